@@ -1,0 +1,74 @@
+/** How a driver introduces itself: what it is called, what it takes, how it opens and creates. */
+import type { MaybePromise } from "@blocklayer/bytes";
+import type { BlockChild, BlockDriver } from "./driver.js";
+import type { OptionSchema, OptionValues } from "./options.js";
+import type { ChildRole, Permissions } from "./permissions.js";
+
+/** What a format read in its own header about the file below it. */
+export interface BackingReference {
+  /** As written in the image. Whoever opens it resolves it against the image's own name. */
+  readonly filename: string;
+  /** The driver that the image names; absent: the image does not say, and nobody may guess. */
+  readonly format?: string;
+}
+
+/** What `open` gets. */
+export interface OpenContext {
+  /** The node's name, for messages. */
+  readonly nodeName: string;
+  readonly readOnly: boolean;
+  /** Checked against `openOptions`; defaults filled in. */
+  readonly options: OptionValues;
+  /** What the node's users hold and share; byte stores turn this into locks. */
+  readonly permissions: Permissions;
+  /** The children that stand already, by role. A format always has `file`; a protocol has none. */
+  readonly children: Readonly<Partial<Record<ChildRole, BlockChild>>>;
+  /**
+   * Asks for the backing node that the image names. The graph applies the user's override first, then the
+   * open gate.
+   *
+   * @returns the child, or `undefined` when the user detached it (`backing: null`)
+   */
+  openBacking(reference: BackingReference): MaybePromise<BlockChild | undefined>;
+  readonly signal?: AbortSignal;
+}
+
+/** What `create` of a format gets: an empty, writable byte store. */
+export interface CreateContext {
+  readonly file: BlockChild;
+  /** Checked against `createOptions`; defaults filled in. `size` is always there, in bytes. */
+  readonly options: OptionValues;
+  readonly signal?: AbortSignal;
+}
+
+/** What `createFile` of a protocol gets. */
+export interface CreateFileContext {
+  readonly filename: string;
+  readonly options: OptionValues;
+  readonly signal?: AbortSignal;
+}
+
+/** A driver, before anything is open. Plain data and functions: no state. */
+export interface DriverDefinition {
+  readonly name: string;
+  readonly kind: "protocol" | "format" | "filter";
+  readonly openOptions: OptionSchema;
+  readonly createOptions?: OptionSchema;
+  /** Options that `reopen` may change. */
+  readonly reopenOptions?: readonly string[];
+  /** `nbd:`-like prefixes of file names that belong to this protocol. */
+  readonly protocolPrefixes?: readonly string[];
+  /** Turns a file name into open options (`{ filename }`). Protocols only. */
+  parseFilename?(filename: string): Readonly<Record<string, unknown>>;
+  /**
+   * How surely these bytes are this format: 0 (no) to 100 (magic found). Formats only.
+   *
+   * @param head - the first bytes of the file, at most 2 KiB
+   */
+  probe?(head: Uint8Array): number;
+  open(context: OpenContext): MaybePromise<BlockDriver>;
+  /** Formats: writes an empty image into `context.file`. */
+  create?(context: CreateContext): MaybePromise<void>;
+  /** Protocols: makes the file itself. */
+  createFile?(context: CreateFileContext): MaybePromise<void>;
+}

@@ -1,0 +1,177 @@
+/**
+ * The contract of a block driver.
+ *
+ * Above it stands the block graph, which keeps these promises:
+ * 1. A driver sees only requests within its `limits`, within `lengthBytes` rounded up to `requestAlignment`,
+ *    with buffers aligned as it asked, and never of length 0.
+ * 2. No request overlaps `truncate`, `reopen` or `close`: the node is drained first.
+ * 3. `flushToDisk` follows a `flushToOs` that succeeded; one flush runs at a time.
+ *
+ * And a driver keeps these:
+ * 4. Requests may run side by side and end in any order. Two that overlap and were not ordered by their
+ *    sender leave either's bytes.
+ * 5. What it cannot do it says through `capabilities`; it never pretends.
+ * 6. It knows its children only as the BlockChild handles that it is given.
+ * 7. A method that has nothing to wait for returns plainly, without a promise.
+ */
+import type { IoVector, MaybePromise } from "@blocklayer/bytes";
+import type { BlockLimits } from "./limits.js";
+import type {
+  BlockStatusOptions,
+  RequestOptions,
+  TruncateOptions,
+  WriteOptions,
+  WriteZeroesOptions,
+} from "./request.js";
+import type { BlockStatus } from "./status.js";
+
+/** What a driver can do. A graph never calls a method whose capability is false. */
+export interface BlockCapabilities {
+  /** `writev`, `writeZeroes`, `discard`, `truncate`, `flush*` work: the node is not read-only. */
+  readonly write: boolean;
+  /** `writev({ compressed: true })`. */
+  readonly compressedWrite: boolean;
+  /** `writeZeroes` is cheaper than writing zero bytes. The graph falls back when false. */
+  readonly writeZeroes: boolean;
+  /** `discard` gives space back. When false the graph skips it. */
+  readonly discard: boolean;
+  /** `writev({ fua: true })`. When false the graph flushes after the write. */
+  readonly fua: boolean;
+  /** `truncate` changes the length. */
+  readonly truncate: boolean;
+  /** `blockStatus` may show a layer below: reads of what is not allocated go to `backing`. */
+  readonly backing: boolean;
+}
+
+/** What a node is asked to become by `reopen`. */
+export interface ReopenRequest {
+  readonly readOnly: boolean;
+  /** The driver's own options that change, already checked against its `reopenOptions`. */
+  readonly options: Readonly<Record<string, unknown>>;
+}
+
+/** The I/O that a driver offers its parent, and equally what a parent sees of a child. Offsets are bytes. */
+export interface BlockIo {
+  /** Current length in bytes. */
+  readonly lengthBytes: number;
+  readonly limits: BlockLimits;
+  readonly capabilities: BlockCapabilities;
+  /**
+   * Fills the vector from `offset` on.
+   *
+   * @throws BlockError `EIO` and other errnos of the store; CorruptImageError
+   */
+  readv(offset: number, target: IoVector, options?: RequestOptions): MaybePromise<void>;
+  /**
+   * Writes the vector at `offset`. Resolved: readers see it; not yet: that it survives a crash (see flush).
+   * A child given to a driver grows when written past its end, if its capabilities say `truncate`.
+   */
+  writev(offset: number, source: IoVector, options?: WriteOptions): MaybePromise<void>;
+  /** Makes a range read as zeroes. */
+  writeZeroes(
+    offset: number,
+    lengthBytes: number,
+    options?: WriteZeroesOptions,
+  ): MaybePromise<void>;
+  /** The range's content is no longer needed. A hint: afterwards it reads as before or as zeroes. */
+  discard(offset: number, lengthBytes: number, options?: RequestOptions): MaybePromise<void>;
+  /** The extent that starts at `offset`, at most `lengthBytes` long. */
+  blockStatus(
+    offset: number,
+    lengthBytes: number,
+    options?: BlockStatusOptions,
+  ): MaybePromise<BlockStatus>;
+  /** Sets the length. What is new reads as zeroes; what is cut off is gone. */
+  truncate(lengthBytes: number, options?: TruncateOptions): MaybePromise<void>;
+}
+
+/** An open driver: one node's worth of state. */
+export interface BlockDriver extends BlockIo {
+  /** The driver's name, as in options: `qcow2`, `file`. */
+  readonly driverName: string;
+  /** Hands every dirty cache down to the children. Does not sync. */
+  flushToOs(): MaybePromise<void>;
+  /** Makes what the operating system has stable. Only byte stores have work to do here. */
+  flushToDisk(): MaybePromise<void>;
+  /** Changes options or the read-only state in place. All or nothing. */
+  reopen(request: ReopenRequest): MaybePromise<void>;
+  /** Flushes (when writable) and lets go of every resource, even when the flush fails; then throws that failure. */
+  close(): MaybePromise<void>;
+  /** What `blk info` prints under "Format specific information". */
+  formatInfo?(): MaybePromise<FormatInfo>;
+  /** Counters and sizes worth watching. */
+  statistics?(): Readonly<Record<string, number | boolean | string>>;
+  /** Looks for broken metadata. Read-only. */
+  check?(options?: RequestOptions): MaybePromise<CheckResult>;
+}
+
+/** A format's own facts, in the words of qemu-img's JSON (`cluster-size`, `compat`, …). */
+export interface FormatInfo {
+  readonly type: string;
+  readonly clusterSizeBytes?: number;
+  readonly dirty?: boolean;
+  readonly corrupt?: boolean;
+  readonly backingFilename?: string;
+  readonly backingFormat?: string;
+  /** Rows as qemu-img has them, in its order; nested records are allowed. */
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** What a check found. Counts as in qemu-img's JSON. */
+export interface CheckResult {
+  readonly corruptions: number;
+  readonly leaks: number;
+  /** Things that could not be checked. */
+  readonly checkErrors: number;
+  readonly imageEndOffset?: number;
+  readonly totalClusters?: number;
+  readonly allocatedClusters?: number;
+  readonly compressedClusters?: number;
+  readonly fragmentedClusters?: number;
+  /** One line each, in the order found; bounded, see `findingsOmitted`. */
+  readonly findings: readonly CheckFinding[];
+  readonly findingsOmitted: number;
+}
+
+/** One thing that is wrong with an image. */
+export interface CheckFinding {
+  readonly severity: "corruption" | "leak" | "error";
+  readonly message: string;
+}
+
+/**
+ * A child as its parent sees it. The graph's handles do tracking, alignment and permissions;
+ * `directChild` gives one to whoever uses a driver alone.
+ */
+export interface BlockChild extends BlockIo {
+  /** The child's node name, for messages. */
+  readonly nodeName: string;
+  /** All of it: to the operating system, then to disk, this node and those below it. */
+  flush(options?: RequestOptions): MaybePromise<void>;
+}
+
+/** Makes a driver usable as a child without a graph. The driver's limits are then the caller's to keep. */
+export function directChild(driver: BlockDriver, nodeName: string = driver.driverName): BlockChild {
+  return {
+    nodeName,
+    get lengthBytes() {
+      return driver.lengthBytes;
+    },
+    get limits() {
+      return driver.limits;
+    },
+    get capabilities() {
+      return driver.capabilities;
+    },
+    readv: (offset, target, options) => driver.readv(offset, target, options),
+    writev: (offset, source, options) => driver.writev(offset, source, options),
+    writeZeroes: (offset, length, options) => driver.writeZeroes(offset, length, options),
+    discard: (offset, length, options) => driver.discard(offset, length, options),
+    blockStatus: (offset, length, options) => driver.blockStatus(offset, length, options),
+    truncate: (length, options) => driver.truncate(length, options),
+    async flush() {
+      await driver.flushToOs();
+      await driver.flushToDisk();
+    },
+  };
+}

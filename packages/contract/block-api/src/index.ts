@@ -1,0 +1,46 @@
+export type {
+  BackingReference,
+  CreateContext,
+  CreateFileContext,
+  DriverDefinition,
+  OpenContext,
+} from "./definition.js";
+export {
+  type BlockCapabilities,
+  type BlockChild,
+  type BlockDriver,
+  type BlockIo,
+  type CheckFinding,
+  type CheckResult,
+  directChild,
+  type FormatInfo,
+  type ReopenRequest,
+} from "./driver.js";
+export { type BlockLimits, limitsOf, MAX_TRANSFER_BYTES, UNLIMITED } from "./limits.js";
+export {
+  booleanOption,
+  numberOption,
+  type OptionSchema,
+  type OptionSpec,
+  type OptionValue,
+  type OptionValues,
+  parseOptions,
+  stringOption,
+} from "./options.js";
+export {
+  ALL_PERMISSIONS,
+  type ChildRole,
+  PERMISSION,
+  permissionNames,
+  type Permissions,
+  type PermissionSet,
+} from "./permissions.js";
+export type {
+  BlockStatusOptions,
+  PreallocationMode,
+  RequestOptions,
+  TruncateOptions,
+  WriteOptions,
+  WriteZeroesOptions,
+} from "./request.js";
+export type { BlockStatus } from "./status.js";

@@ -1,0 +1,110 @@
+/**
+ * Option schemas: one description of what a driver takes serves its types, its checks,
+ * `-o help`, and the line that `blk create` prints.
+ */
+import { BlockError, parseSize } from "@blocklayer/bytes";
+
+/** One option. `default` absent: the option may be absent too. */
+export interface OptionSpec {
+  readonly type: "size" | "integer" | "boolean" | "string" | "choice";
+  /** One line, without a full stop. */
+  readonly help: string;
+  /** For `choice`: the words allowed. */
+  readonly choices?: readonly string[];
+  readonly default?: OptionValue;
+}
+
+export type OptionValue = number | boolean | string;
+export type OptionSchema = Readonly<Record<string, OptionSpec>>;
+export type OptionValues = Readonly<Record<string, OptionValue | undefined>>;
+
+/**
+ * Checks options against a schema. Strings are read as qemu-img reads them (`64k`, `on`); values that already
+ * have the right type pass.
+ *
+ * @param schema - what is allowed
+ * @param given - what the user said
+ * @param owner - for messages: `qcow2`
+ * @returns a record with defaults filled in and every value of its type
+ * @throws BlockError `EINVAL` that names the option, and for an unknown one the known ones
+ */
+export function parseOptions(
+  schema: OptionSchema,
+  given: Readonly<Record<string, unknown>>,
+  owner: string,
+): OptionValues {
+  const values: Record<string, OptionValue | undefined> = {};
+  for (const [name, spec] of Object.entries(schema)) values[name] = spec.default;
+  for (const [name, value] of Object.entries(given)) {
+    if (value === undefined) continue;
+    const spec = Object.hasOwn(schema, name) ? schema[name] : undefined;
+    if (spec === undefined) {
+      const known = Object.keys(schema).join(", ");
+      throw new BlockError(
+        "EINVAL",
+        `${owner}: option '${name}' is unknown; known are: ${known || "none"}`,
+      );
+    }
+    values[name] = parseOption(spec, value, `${owner}: option '${name}'`);
+  }
+  return values;
+}
+
+function parseOption(spec: OptionSpec, value: unknown, what: string): OptionValue {
+  switch (spec.type) {
+    case "size":
+      return wholeNumber(typeof value === "string" ? parseSizeOf(value, what) : value, what);
+    case "integer":
+      return wholeNumber(
+        typeof value === "string" && value.trim() !== "" ? Number(value) : value,
+        what,
+      );
+    case "boolean":
+      if (typeof value === "boolean") return value;
+      if (value === "on" || value === "yes" || value === "true" || value === "y") return true;
+      if (value === "off" || value === "no" || value === "false" || value === "n") return false;
+      throw new BlockError("EINVAL", `${what} must be 'on' or 'off', not '${String(value)}'`);
+    case "string":
+      if (typeof value === "string") return value;
+      throw new BlockError("EINVAL", `${what} must be a string`);
+    case "choice": {
+      const choices = spec.choices ?? [];
+      if (typeof value === "string" && choices.includes(value)) return value;
+      throw new BlockError(
+        "EINVAL",
+        `${what} must be one of ${choices.join(", ")}, not '${String(value)}'`,
+      );
+    }
+  }
+}
+
+function parseSizeOf(text: string, what: string): number {
+  try {
+    return parseSize(text);
+  } catch (cause) {
+    throw new BlockError("EINVAL", `${what}: '${text}' is not a size`, { cause });
+  }
+}
+
+function wholeNumber(value: unknown, what: string): number {
+  if (typeof value === "number" && Number.isSafeInteger(value) && value >= 0) return value;
+  throw new BlockError("EINVAL", `${what} must be a whole number, not '${String(value)}'`);
+}
+
+/** An option that is set, as a number. Requires: the schema gives it a number or a default. */
+export function numberOption(values: OptionValues, name: string): number {
+  const value = values[name];
+  if (typeof value === "number") return value;
+  throw new BlockError("EINVAL", `option '${name}' is required`);
+}
+
+/** A boolean option; absent is `false`. */
+export function booleanOption(values: OptionValues, name: string): boolean {
+  return values[name] === true;
+}
+
+/** A string option, or `undefined`. */
+export function stringOption(values: OptionValues, name: string): string | undefined {
+  const value = values[name];
+  return typeof value === "string" ? value : undefined;
+}
