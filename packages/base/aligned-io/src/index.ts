@@ -1,0 +1,17 @@
+export { AlignedIo } from "./aligned-io.js";
+export { isMemoryAligned } from "./aligned-memory.js";
+export {
+  AlignedArena,
+  type AlignedBuffer,
+  type AllocateOptions,
+  type ArenaOptions,
+} from "./arena.js";
+export type { ArenaBacking } from "./arena-memory.js";
+export type {
+  AlignedDevice,
+  AlignedLimits,
+  AlignedReadOptions,
+  AlignedWriteOptions,
+} from "./device.js";
+export type { AlignedIoStatistics } from "./piece-mover.js";
+export { sharedArena } from "./shared-arena.js";
