@@ -1,0 +1,8 @@
+/** What a request that was aborted before it began answers with. */
+import { BlockError } from "@blocklayer/bytes";
+
+/** @throws BlockError `ECANCELED` when the signal is aborted */
+export function refuseAborted(op: string, signal: AbortSignal | undefined): void {
+  if (signal?.aborted !== true) return;
+  throw new BlockError("ECANCELED", `${op}: canceled`, { op, cause: signal.reason });
+}
