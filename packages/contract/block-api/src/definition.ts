@@ -30,6 +30,8 @@ export interface OpenContext {
    * @returns the child, or `undefined` when the user detached it (`backing: null`)
    */
   openBacking(reference: BackingReference): MaybePromise<BlockChild | undefined>;
+  /** Asks for the external data file that the image names, as `openBacking` does. Absent without a graph. */
+  openDataFile?(reference: BackingReference): MaybePromise<BlockChild>;
   readonly signal?: AbortSignal;
 }
 
@@ -52,6 +54,11 @@ export interface CreateFileContext {
 export interface DriverDefinition {
   readonly name: string;
   readonly kind: "protocol" | "format" | "filter";
+  /**
+   * The children hold the disk's bytes as they are, without metadata (raw): what the users of the node hold and
+   * share passes through to them. Always so for filters.
+   */
+  readonly passThrough?: boolean;
   readonly openOptions: OptionSchema;
   readonly createOptions?: OptionSchema;
   /** Options that `reopen` may change. */
@@ -71,4 +78,6 @@ export interface DriverDefinition {
   create?(context: CreateContext): MaybePromise<void>;
   /** Protocols: makes the file itself. */
   createFile?(context: CreateFileContext): MaybePromise<void>;
+  /** Protocols: takes away a file that `createFile` made, when what was to go into it failed. */
+  removeFile?(filename: string): MaybePromise<void>;
 }

@@ -16,6 +16,7 @@
  */
 import type { IoVector, MaybePromise } from "@blocklayer/bytes";
 import type { BlockLimits } from "./limits.js";
+import type { Permissions } from "./permissions.js";
 import type {
   BlockStatusOptions,
   RequestOptions,
@@ -48,6 +49,8 @@ export interface ReopenRequest {
   readonly readOnly: boolean;
   /** The driver's own options that change, already checked against its `reopenOptions`. */
   readonly options: Readonly<Record<string, unknown>>;
+  /** What the node's users hold and share from now on, when that changes: byte stores change their locks. */
+  readonly permissions?: Permissions;
 }
 
 /** The I/O that a driver offers its parent, and equally what a parent sees of a child. Offsets are bytes. */
@@ -99,6 +102,8 @@ export interface BlockDriver extends BlockIo {
   close(): MaybePromise<void>;
   /** What `blk info` prints under "Format specific information". */
   formatInfo?(): MaybePromise<FormatInfo>;
+  /** Byte stores: how much space the bytes take on their medium (`actual-size` of qemu-img's JSON). */
+  allocatedBytes?(): MaybePromise<number>;
   /** Counters and sizes worth watching. */
   statistics?(): Readonly<Record<string, number | boolean | string>>;
   /** Looks for broken metadata. Read-only. */

@@ -4,6 +4,11 @@
 export interface RequestOptions {
   /** Aborting rejects with `ECANCELED`. What was already written stays written. */
   readonly signal?: AbortSignal;
+  /**
+   * At the node that gets the request, no other request that overlaps runs beside it: it waits for older ones, and
+   * younger ones wait for it. For who reads in order to write back. The graph does this; drivers ignore it.
+   */
+  readonly serialising?: boolean;
 }
 
 /** Options of a write. */
