@@ -1,0 +1,2 @@
+export { openRaw, rawDriver } from "./definition.js";
+export { RawDriver, type RawOptions } from "./raw-driver.js";
