@@ -5,8 +5,9 @@ import { builtinModules } from "node:module";
 
 const OURS = "@blocklayer/";
 const builtins = new Set(builtinModules);
+// Not `window`: the raw format has one of its own.
 const DOM_NAMES =
-  /(?<![.\w$"'])(document|window|localStorage|sessionStorage|indexedDB|HTMLElement)\b(?!["':])/;
+  /(?<![.\w$"'])(document\b|navigator\b|localStorage\b|sessionStorage\b|indexedDB\b|HTMLElement\b)(?!["':])/;
 
 /** layers.json and packages/ name the same packages. */
 export function everyPackageHasARank(/** @type {House} */ house) {

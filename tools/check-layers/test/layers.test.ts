@@ -49,7 +49,7 @@ function flawed() {
         ],
         sources: [
           { file: "src/index.ts", text: 'export * from "./x.js";' },
-          { file: "src/x.ts", text: "window.alert(1);" },
+          { file: "src/x.ts", text: "document.title = '';" },
         ],
       }),
       package_("a/new", { dependencies: ["fflate"] }),

@@ -1,0 +1,63 @@
+// The disks that the workloads run on, made once and kept in the folder that the caller names.
+import { execFileSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+} from "node:fs";
+import { cpSync } from "node:fs";
+import { join } from "node:path";
+
+const MIB = 1024 * 1024;
+
+/**
+ * A raw disk with an ext4 file system full of the machine's own files.
+ *
+ * @param {string} folder
+ * @param {number} contentMiB - how much to copy from /usr
+ * @returns {string} the disk's path
+ */
+export function makeRealDisk(folder, contentMiB) {
+  const disk = join(folder, `real-${contentMiB}.raw`);
+  if (existsSync(disk)) return disk;
+  mkdirSync(folder, { recursive: true });
+  const tree = mkdtempSync(join(folder, "tree-"));
+  try {
+    let left = contentMiB * MIB;
+    for (const source of ["/usr/bin", "/usr/lib", "/usr/share", "/usr/local"]) {
+      if (left > 0 && existsSync(source)) left -= copyUpTo(source, join(tree, source), left);
+    }
+    const sizeMiB = Math.ceil((contentMiB * 1.4) / 64) * 64;
+    execFileSync("mke2fs", ["-q", "-t", "ext4", "-d", tree, `${disk}.part`, `${sizeMiB}M`], {
+      env: { ...process.env, PATH: `${process.env.PATH}:/sbin:/usr/sbin` },
+      stdio: ["ignore", "ignore", "inherit"],
+    });
+    execFileSync("mv", [`${disk}.part`, disk]);
+  } finally {
+    rmSync(tree, { recursive: true, force: true });
+  }
+  return disk;
+}
+
+/** Copies regular files, folder by folder in order of name, until the budget is used; links stay links. */
+function copyUpTo(source, target, budget) {
+  mkdirSync(target, { recursive: true });
+  let used = 0;
+  const entries = readdirSync(source, { withFileTypes: true });
+  entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const entry of entries) {
+    if (used >= budget) break;
+    const [from, to] = [join(source, entry.name), join(target, entry.name)];
+    if (entry.isDirectory()) used += copyUpTo(from, to, budget - used);
+    else if (entry.isSymbolicLink()) symlinkSync("elsewhere", to);
+    else if (entry.isFile()) {
+      cpSync(from, to);
+      used += statSync(from).size;
+    }
+  }
+  return used;
+}

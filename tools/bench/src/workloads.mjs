@@ -1,0 +1,93 @@
+// What is timed. A workload names our command and the peer's; {x} are paths that main.mjs fills in.
+
+/**
+ * @typedef {object} Workload
+ * @property {string} id
+ * @property {string} title
+ * @property {number} target - our time / the peer's must not be above this
+ * @property {string[]} ours - arguments of blk, or with `script` of a script beside this file
+ * @property {string[]} [peer] - arguments of qemu-img; absent: there is no peer, the target is milliseconds
+ * @property {string} [script]
+ * @property {RegExp} [inner] - the time that both print themselves, in seconds
+ * @property {string} [sizeOf] - print the size of this output for both
+ */
+
+const convert = (...args) => ["convert", ...args];
+
+/** @type {Workload[]} */
+export const WORKLOADS = [
+  {
+    id: "to-qcow2",
+    title: "raw → qcow2, against its default",
+    target: 1.0,
+    ours: convert("-O", "qcow2", "{raw}", "{out}"),
+    peer: convert("-O", "qcow2", "{raw}", "{out}"),
+  },
+  {
+    id: "to-qcow2-parallel",
+    title: "raw → qcow2, against `-W -m 16`",
+    target: 1.0,
+    ours: convert("-W", "-m", "16", "-O", "qcow2", "{raw}", "{out}"),
+    peer: convert("-W", "-m", "16", "-O", "qcow2", "{raw}", "{out}"),
+  },
+  {
+    id: "compress",
+    title: "raw → qcow2 `-c`, against `-W -m 16`",
+    target: 0.65,
+    ours: convert("-c", "-W", "-m", "16", "-O", "qcow2", "{raw}", "{out}"),
+    peer: convert("-c", "-W", "-m", "16", "-O", "qcow2", "{raw}", "{out}"),
+    sizeOf: "{out}",
+  },
+  {
+    id: "decompress",
+    title: "compressed qcow2 → raw, against `-W -m 16`",
+    target: 0.9,
+    ours: convert("-W", "-m", "16", "-O", "raw", "{compressed}", "{out}"),
+    peer: convert("-W", "-m", "16", "-O", "raw", "{compressed}", "{out}"),
+  },
+  {
+    id: "compare-plain",
+    title: "compare raw and qcow2",
+    target: 1.0,
+    ours: ["compare", "{raw}", "{plain}"],
+    peer: ["compare", "{raw}", "{plain}"],
+  },
+  {
+    id: "compare-compressed",
+    title: "compare raw and compressed qcow2",
+    target: 1.0,
+    ours: ["compare", "{raw}", "{compressed}"],
+    peer: ["compare", "{raw}", "{compressed}"],
+  },
+  {
+    id: "reads-qcow2",
+    title: "200,000 reads of 4 KiB from qcow2, 64 in flight, page cache warm",
+    target: 0.6,
+    script: "reads.mjs",
+    ours: ["qcow2", "{plain}", "200000", "64"],
+    peer: ["bench", "-f", "qcow2", "-c", "200000", "-d", "64", "-s", "4096", "{plain}"],
+    inner: /Run completed in ([\d.]+) seconds/,
+  },
+  {
+    id: "reads-raw",
+    title: "200,000 reads of 4 KiB from raw, 64 in flight, page cache warm",
+    target: 0.6,
+    script: "reads.mjs",
+    ours: ["raw", "{raw}", "200000", "64"],
+    peer: ["bench", "-f", "raw", "-c", "200000", "-d", "64", "-s", "4096", "{raw}"],
+    inner: /Run completed in ([\d.]+) seconds/,
+  },
+  {
+    id: "check",
+    title: "check, whole process",
+    target: 2.0,
+    ours: ["check", "{plain}"],
+    peer: ["check", "{plain}"],
+  },
+  {
+    id: "info",
+    title: "info, whole process",
+    target: 120,
+    ours: ["info", "{plain}"],
+  },
+];
