@@ -118,6 +118,8 @@ export interface FormatInfo {
   readonly corrupt?: boolean;
   readonly backingFilename?: string;
   readonly backingFormat?: string;
+  /** Internal snapshots, each with the fields of qemu-img's JSON (`id`, `name`, `vm-state-size`, …). */
+  readonly snapshots?: readonly Readonly<Record<string, number | string>>[];
   /** Rows as qemu-img has them, in its order; nested records are allowed. */
   readonly data: Readonly<Record<string, unknown>>;
 }

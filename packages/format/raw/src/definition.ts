@@ -44,6 +44,7 @@ const PROBE_SCORE = 1;
 export const rawDriver: DriverDefinition = {
   name: "raw",
   kind: "format",
+  passThrough: true,
   openOptions: OPEN_OPTIONS,
   createOptions: CREATE_OPTIONS,
   reopenOptions: ["offset", "size"],

@@ -1,0 +1,100 @@
+/**
+ * A number for each host cluster: the references that were found, or the refcounts that are stored.
+ *
+ * Above: references.ts, stored-refcounts.ts, compare.ts. Below: nothing.
+ *
+ * 1. Memory is taken in chunks, and only where a number is not zero: a sparse file of many
+ *    terabytes costs what it holds.
+ * 2. It is bounded by MAX_COUNTER_BYTES, whatever an image says.
+ */
+import { BlockError } from "@blocklayer/bytes";
+import type { Geometry } from "../geometry.js";
+
+const CHUNK_BITS = 16;
+/** Counters in one chunk. */
+export const CHUNK_LENGTH: number = 2 ** CHUNK_BITS;
+const CHUNK_MASK: number = CHUNK_LENGTH - 1;
+
+/** The most clusters that a check counts, as in QEMU. Also keeps indices within 32-bit shifts. */
+export const MAX_CLUSTERS: number = 2 ** 31 - 1;
+/** The most memory of one set of counters: enough for 16 TiB of 64 KiB clusters at 16 bits. */
+export const MAX_COUNTER_BYTES: number = 2 ** 29;
+
+/** Counters of one width. */
+export type CounterChunk = Uint8Array | Uint16Array | Float64Array;
+
+export class Counters {
+  /** No counter goes above this. */
+  readonly max: number;
+  readonly #bits: number;
+  readonly #chunks: (CounterChunk | undefined)[] = [];
+  #bytes = 0;
+
+  constructor(geometry: Pick<Geometry, "refcountBits" | "maxRefcount">) {
+    this.#bits = geometry.refcountBits;
+    this.max = geometry.maxRefcount;
+  }
+
+  /** The number of a cluster. Requires: `0 <= cluster <= MAX_CLUSTERS`. */
+  get(cluster: number): number {
+    return this.#chunks[cluster >>> CHUNK_BITS]?.[cluster & CHUNK_MASK] ?? 0;
+  }
+
+  /** Sets the number of a cluster. Requires: it is within `max`. */
+  set(cluster: number, value: number): void {
+    if (value === 0 && this.#chunks[cluster >>> CHUNK_BITS] === undefined) return;
+    this.#chunkFor(cluster)[cluster & CHUNK_MASK] = value;
+  }
+
+  /**
+   * Raises the number of a cluster.
+   *
+   * @returns how much of `times` is beyond `max`, and was not added
+   */
+  add(cluster: number, times: number): number {
+    const chunk = this.#chunks[cluster >>> CHUNK_BITS] ?? this.#chunkFor(cluster);
+    const at = cluster & CHUNK_MASK;
+    const sum = (chunk[at] as number) + times;
+    if (sum <= this.max) {
+      chunk[at] = sum;
+      return 0;
+    }
+    chunk[at] = this.max;
+    return sum - this.max;
+  }
+
+  /** Raises the number of a cluster, unless that would go above `max`; then `false`. */
+  tryAdd(cluster: number, times: number): boolean {
+    const chunk = this.#chunks[cluster >>> CHUNK_BITS] ?? this.#chunkFor(cluster);
+    const at = cluster & CHUNK_MASK;
+    const sum = (chunk[at] as number) + times;
+    if (sum > this.max) return false;
+    chunk[at] = sum;
+    return true;
+  }
+
+  /** The chunk with this index, or `undefined` when all of it is zero. */
+  chunk(index: number): CounterChunk | undefined {
+    return this.#chunks[index];
+  }
+
+  #chunkFor(cluster: number): CounterChunk {
+    const index = cluster >>> CHUNK_BITS;
+    const existing = this.#chunks[index];
+    if (existing !== undefined) return existing;
+    const chunk = this.#newChunk();
+    this.#bytes += chunk.byteLength;
+    if (this.#bytes > MAX_COUNTER_BYTES) {
+      throw new BlockError("ENOMEM", `check: more than ${MAX_COUNTER_BYTES} bytes of refcounts`);
+    }
+    this.#chunks[index] = chunk;
+    return chunk;
+  }
+
+  #newChunk(): CounterChunk {
+    if (this.#bits <= 8) return new Uint8Array(CHUNK_LENGTH);
+    if (this.#bits === 16) return new Uint16Array(CHUNK_LENGTH);
+    // Counts of the wide refcounts can pass 2^32, since one look can stand for many references.
+    return new Float64Array(CHUNK_LENGTH);
+  }
+}

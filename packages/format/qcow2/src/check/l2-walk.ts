@@ -1,0 +1,163 @@
+/**
+ * Checking one L2 table: what it refers to, and whether its entries keep the rules.
+ *
+ * Above: l1-walk.ts. Below: references.ts, stored-refcounts.ts.
+ *
+ * 1. A table that several L1 entries name is looked at once; each thing found counts as often as
+ *    it is named.
+ * 2. The COPIED flag is judged only for tables that the active L1 table names: elsewhere it means
+ *    nothing [C13].
+ *
+ * Source: the qcow2 specification, "Cluster mapping".
+ */
+import { hex, viewOf } from "@blocklayer/bytes";
+import {
+  compressedLengthOf,
+  compressedOffsetOf,
+  COMPRESSED_HIGH,
+  COPIED_HIGH,
+  ENTRY_BYTES,
+  type Geometry,
+  hostOffsetOf,
+  isCopied,
+  L2_RESERVED_HIGH,
+  L2_RESERVED_LOW,
+  OFFSET_HIGH_MASK,
+  ZERO_LOW,
+} from "../geometry.js";
+import type { Findings } from "./findings.js";
+import type { References } from "./references.js";
+import type { StoredRefcounts } from "./stored-refcounts.js";
+
+/** How many L1 entries name an L2 table. */
+export interface L2Use {
+  /** Entries of the active L1 table. */
+  active: number;
+  /** Entries of snapshots' L1 tables. */
+  inactive: number;
+  /** Entries of the active L1 table under which the COPIED flag counts: those with an offset. */
+  judged: number;
+}
+
+/** Clusters as `qemu-img check` counts them, of the active table only. */
+export interface ClusterTally {
+  allocated: number;
+  compressed: number;
+  /** Clusters that do not follow their neighbour in the file; compressed ones always count. */
+  fragmented: number;
+}
+
+/** What a walk reads and adds to. */
+export interface WalkContext {
+  readonly geometry: Geometry;
+  readonly references: References;
+  readonly stored: StoredRefcounts;
+  readonly findings: Findings;
+  /** The COPIED flags that are wrong; reported behind the refcounts, as in QEMU. */
+  readonly copiedFindings: Findings;
+  readonly tally: ClusterTally;
+}
+
+/**
+ * The entry as QEMU prints it.
+ *
+ * @example entryText(0x80000000, 0x50000) // "8000000000050000"
+ */
+export function entryText(high: number, low: number): string {
+  return ((BigInt(high) << 32n) | BigInt(low)).toString(16);
+}
+
+/** Checks the bytes of one L2 table. */
+export function walkL2(context: WalkContext, use: L2Use, bytes: Uint8Array): void {
+  const { clusterSize } = context.geometry;
+  const view = viewOf(bytes);
+  let expected = 0;
+  let allocated = 0;
+  let fragments = 0;
+  for (let at = 0; at + ENTRY_BYTES <= bytes.length; at += ENTRY_BYTES) {
+    const high = view.getUint32(at);
+    const low = view.getUint32(at + 4);
+    if (high === 0 && low === 0) continue;
+    if ((high & COMPRESSED_HIGH) !== 0) {
+      walkCompressed(context, use, high, low);
+      continue;
+    }
+    const offset = hostOffsetOf(high, low);
+    if (offset !== 0) {
+      allocated++;
+      if (expected !== 0 && offset !== expected) fragments++;
+      expected = offset + clusterSize;
+      if (isPlain(context, use, high, low, offset)) continue;
+    }
+    walkStandard(context, use, high, low, offset);
+  }
+  context.tally.allocated += allocated * use.active;
+  context.tally.fragmented += fragments * use.active;
+}
+
+/**
+ * The common case, without detours: an aligned cluster within the file, in use once, COPIED set.
+ *
+ * @returns `false` when the entry is not of this kind, and nothing was counted
+ */
+function isPlain(
+  { geometry, references, stored }: WalkContext,
+  use: L2Use,
+  high: number,
+  low: number,
+  offset: number,
+): boolean {
+  if ((high & ~OFFSET_HIGH_MASK) >> 0 !== COPIED_HIGH >> 0) return false;
+  if ((low & (geometry.clusterSize - 1) & ~ZERO_LOW) !== 0) return false;
+  const cluster = offset / geometry.clusterSize;
+  return (
+    cluster < references.wholeClusterCount &&
+    (use.judged === 0 || stored.get(cluster) === 1) &&
+    references.addCluster(cluster, use.active + use.inactive)
+  );
+}
+
+function walkCompressed(context: WalkContext, use: L2Use, high: number, low: number): void {
+  const { geometry, findings, tally } = context;
+  const times = use.active + use.inactive;
+  const offset = compressedOffsetOf(geometry, high, low);
+  if (isCopied(high)) {
+    findings.corruption(
+      () => `ERROR: coffset=${hex(offset)}: copied flag must never be set for compressed clusters`,
+      times,
+    );
+  }
+  context.references.add(offset, compressedLengthOf(geometry, high, low), times);
+  tally.allocated += use.active;
+  tally.compressed += use.active;
+  tally.fragmented += use.active;
+}
+
+function walkStandard(
+  context: WalkContext,
+  use: L2Use,
+  high: number,
+  low: number,
+  offset: number,
+): void {
+  const { geometry, findings, references, stored, copiedFindings } = context;
+  const times = use.active + use.inactive;
+  const text = (): string => entryText(high, low);
+  if ((high & L2_RESERVED_HIGH) !== 0 || (low & L2_RESERVED_LOW) !== 0) {
+    findings.corruption(() => `ERROR found l2 entry with reserved bits set: ${text()}`, times);
+  }
+  if (offset === 0) return;
+  if (offset % geometry.clusterSize !== 0) {
+    const what = (low & ZERO_LOW) === 0 ? "Data" : "Preallocated";
+    const rule = "cluster is not properly aligned; L2 entry corrupted.";
+    findings.corruption(() => `ERROR offset=${offset.toString(16)}: ${what} ${rule}`, times);
+  }
+  references.add(offset, geometry.clusterSize, times);
+  if (use.judged === 0) return;
+  const refcount = stored.get(Math.floor(offset / geometry.clusterSize));
+  if (refcount === undefined || (refcount === 1) === isCopied(high)) return;
+  copiedFindings.corruption(
+    () => `ERROR OFLAG_COPIED data cluster: l2_entry=${text()} refcount=${refcount}`,
+    use.judged,
+  );
+}

@@ -1,0 +1,244 @@
+/**
+ * Reading compressed clusters.
+ *
+ * Above: mapping/read.ts, with a run of compressed entries. Below: the file child, the codec.
+ *
+ * Clusters whose data lies side by side in the file are fetched with one read, and whole clusters are
+ * decompressed where the caller wants them. A part of one cluster goes through a small cache.
+ *
+ * The data of a cluster is as long as its descriptor says, rounded up to sectors; the file may end
+ * before that, and so may the stream.
+ *
+ * Source: the qcow2 specification, "Compressed Clusters Descriptor".
+ */
+import type { RequestOptions } from "@blocklayer/block-api";
+import { CorruptImageError, IoVector, type MaybePromise } from "@blocklayer/bytes";
+import {
+  compressedLengthOf,
+  compressedOffsetOf,
+  type GuestOffset,
+  type HostOffset,
+} from "../geometry.js";
+import type { Qcow2Image } from "../image.js";
+import type { Mapping } from "../mapping/lookup.js";
+import { TaskGroup } from "../task-group.js";
+import { PAYLOAD_BYTES } from "./payload-pool.js";
+
+/** Foreign bytes between two clusters' data that are read along. */
+const MAX_HOLE_BYTES = 4096;
+/** Fetches of one request at once. */
+const MAX_PARALLEL_FETCHES = 4;
+
+/** The data of one cluster, and the part of the cluster that is wanted. */
+interface Wanted {
+  readonly hostOffset: HostOffset;
+  readonly lengthBytes: number;
+  /** First byte of the part, in the cluster. */
+  readonly start: number;
+  /** Where the part goes in the request's vector, and its length. */
+  readonly at: number;
+  readonly bytes: number;
+}
+
+/** Clusters whose data is fetched with one read. */
+interface Fetch {
+  readonly hostOffset: HostOffset;
+  end: HostOffset;
+  readonly clusters: Wanted[];
+}
+
+/**
+ * Fills the vector from a run of compressed clusters.
+ *
+ * @param mapping - the run; used before this returns
+ */
+export function readCompressed(
+  image: Qcow2Image,
+  mapping: Mapping,
+  offset: GuestOffset,
+  target: IoVector,
+  options?: RequestOptions,
+): MaybePromise<void> {
+  const { clusterSize } = image.geometry;
+  const inCluster = offset % clusterSize;
+  if (inCluster + target.lengthBytes <= clusterSize && target.lengthBytes < clusterSize) {
+    return readPart(image, wantedAt(image, mapping, 0, inCluster, target.lengthBytes), target);
+  }
+  const fetches = planFetches(image, mapping, inCluster, target.lengthBytes);
+  const [only] = fetches;
+  if (fetches.length === 1 && only !== undefined) return runFetch(image, only, target, options);
+  return runFetches(image, fetches, target, options);
+}
+
+/** The descriptor of the run's cluster `ahead`, as a Wanted. */
+function wantedAt(
+  image: Qcow2Image,
+  mapping: Mapping,
+  ahead: number,
+  start: number,
+  bytes: number,
+  at = 0,
+): Wanted {
+  const position = (mapping.index + ahead) * 8;
+  const high = mapping.view.getUint32(position);
+  const low = mapping.view.getUint32(position + 4);
+  const hostOffset = compressedOffsetOf(image.geometry, high, low);
+  const lengthBytes = compressedLengthOf(image.geometry, high, low);
+  if (hostOffset > image.geometry.maxCompressedOffset) throw badData(hostOffset, "lies nowhere");
+  return { hostOffset, lengthBytes, start, at, bytes };
+}
+
+function badData(hostOffset: HostOffset, rule: string): CorruptImageError {
+  return new CorruptImageError({ structure: "compressed cluster", hostOffset, rule });
+}
+
+/** Groups the clusters of a run by where their data lies. */
+function planFetches(
+  image: Qcow2Image,
+  mapping: Mapping,
+  inCluster: number,
+  lengthBytes: number,
+): Fetch[] {
+  const { clusterSize } = image.geometry;
+  const fetches: Fetch[] = [];
+  let current: Fetch | undefined;
+  let start = inCluster;
+  for (let at = 0, ahead = 0; at < lengthBytes; ahead++) {
+    const bytes = Math.min(clusterSize - start, lengthBytes - at);
+    const one = wantedAt(image, mapping, ahead, start, bytes, at);
+    const end = one.hostOffset + one.lengthBytes;
+    if (
+      current !== undefined &&
+      one.hostOffset >= current.hostOffset &&
+      one.hostOffset <= current.end + MAX_HOLE_BYTES &&
+      Math.max(end, current.end) - current.hostOffset <= PAYLOAD_BYTES
+    ) {
+      current.clusters.push(one);
+      current.end = Math.max(end, current.end);
+    } else {
+      current = { hostOffset: one.hostOffset, end, clusters: [one] };
+      fetches.push(current);
+    }
+    at += bytes;
+    start = 0;
+  }
+  return fetches;
+}
+
+async function runFetches(
+  image: Qcow2Image,
+  fetches: readonly Fetch[],
+  target: IoVector,
+  options?: RequestOptions,
+): Promise<void> {
+  // The descriptors were looked up all at once: none of their clusters may be taken again meanwhile.
+  const epoch = image.inFlight.enter();
+  const group = new TaskGroup(MAX_PARALLEL_FETCHES);
+  try {
+    for (const one of fetches) {
+      if (group.failed) break;
+      group.add(runFetch(image, one, target, options));
+      await group.room();
+    }
+  } catch (error) {
+    group.fail(error);
+  }
+  try {
+    await group.drain();
+  } finally {
+    epoch.settle();
+  }
+}
+
+/** Reads one stretch of data, and decompresses its clusters into the target. */
+async function runFetch(
+  image: Qcow2Image,
+  fetch: Fetch,
+  target: IoVector,
+  options?: RequestOptions,
+): Promise<void> {
+  const length = lengthInFile(image, fetch.hostOffset, fetch.end - fetch.hostOffset);
+  const buffer = length <= PAYLOAD_BYTES ? image.payloads.take() : undefined;
+  const data = buffer?.subarray(0, length) ?? new Uint8Array(length);
+  try {
+    await image.readHost(fetch.hostOffset, IoVector.of(data), options);
+    await unpack(image, fetch, data, target);
+  } finally {
+    if (buffer !== undefined) image.payloads.put(buffer);
+  }
+}
+
+/** Decompresses the clusters of a fetch, where they are wanted if that is one piece. */
+async function unpack(
+  image: Qcow2Image,
+  fetch: Fetch,
+  data: Uint8Array,
+  target: IoVector,
+): Promise<void> {
+  const { clusterSize } = image.geometry;
+  const items: { payload: Uint8Array; target: Uint8Array }[] = [];
+  const bounced: { bytes: Uint8Array; one: Wanted }[] = [];
+  for (const one of fetch.clusters) {
+    const from = one.hostOffset - fetch.hostOffset;
+    const payload = data.subarray(from, from + one.lengthBytes);
+    if (payload.length === 0) throw badData(one.hostOffset, "lies past the end of the file");
+    let bytes = one.bytes === clusterSize ? contiguous(target, one.at, clusterSize) : undefined;
+    if (bytes === undefined) {
+      bytes = new Uint8Array(clusterSize);
+      bounced.push({ bytes, one });
+    }
+    items.push({ payload, target: bytes });
+  }
+  image.counters.compressedReads += items.length;
+  await image.codec.decompressMany(items);
+  for (const { bytes, one } of bounced) {
+    target.copyFrom(bytes.subarray(one.start, one.start + one.bytes), one.at);
+  }
+}
+
+/** How much of a range the file has. */
+function lengthInFile(image: Qcow2Image, hostOffset: HostOffset, lengthBytes: number): number {
+  const inside = Math.min(lengthBytes, image.file.lengthBytes - hostOffset);
+  if (inside <= 0) throw badData(hostOffset, "lies past the end of the file");
+  return inside;
+}
+
+/** The target's own bytes of a range, if they lie in one buffer. */
+function contiguous(target: IoVector, at: number, lengthBytes: number): Uint8Array | undefined {
+  let partStart = 0;
+  for (const part of target.parts) {
+    const from = at - partStart;
+    if (from < part.length) {
+      return from + lengthBytes <= part.length
+        ? part.subarray(from, from + lengthBytes)
+        : undefined;
+    }
+    partStart += part.length;
+  }
+  return undefined;
+}
+
+/** A part of one cluster, out of the cache if it is there. */
+function readPart(image: Qcow2Image, one: Wanted, target: IoVector): MaybePromise<void> {
+  const { readCache } = image;
+  const cached = readCache.peek(one.hostOffset);
+  if (cached !== undefined) {
+    target.copyFrom(cached.subarray(one.start, one.start + one.bytes));
+    return;
+  }
+  let loading = readCache.loading(one.hostOffset);
+  if (loading === undefined) {
+    loading = decompressOne(image, one);
+    readCache.putLoading(one.hostOffset, loading);
+  }
+  return loading.then((bytes) => target.copyFrom(bytes.subarray(one.start, one.start + one.bytes)));
+}
+
+async function decompressOne(image: Qcow2Image, one: Wanted): Promise<Uint8Array> {
+  const payload = new Uint8Array(lengthInFile(image, one.hostOffset, one.lengthBytes));
+  await image.readHost(one.hostOffset, IoVector.of(payload));
+  const bytes = new Uint8Array(image.geometry.clusterSize);
+  image.counters.compressedReads++;
+  await image.codec.decompress(payload, bytes);
+  return bytes;
+}

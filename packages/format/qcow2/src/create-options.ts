@@ -1,0 +1,248 @@
+/**
+ * What may be asked of a new image: the options, their bounds, and the header that follows.
+ *
+ * Above: create.ts. Below: geometry.ts, header.
+ *
+ * 1. Names, defaults, bounds and words are qemu-img's, so that scripts and habits carry over. The
+ *    order of the schema is the order in which qemu-img prints options.
+ * 2. What this version cannot keep up later (lazy refcounts, encryption, …) it does not create.
+ */
+import {
+  booleanOption,
+  numberOption,
+  type OptionSchema,
+  type OptionValues,
+  stringOption,
+} from "@blocklayer/block-api";
+import {
+  alignUp,
+  BlockError,
+  exactLog2,
+  isPowerOfTwo,
+  SECTOR_SIZE_BYTES,
+  UnsupportedError,
+} from "@blocklayer/bytes";
+import {
+  ENTRY_BYTES,
+  geometryOf,
+  MAX_CLUSTER_BITS,
+  MAX_L1_BYTES,
+  MAX_REFCOUNT_ORDER,
+  MIN_CLUSTER_BITS,
+} from "./geometry.js";
+import { withBackingFile } from "./header/encode.js";
+import { encodeFeatureName } from "./header/extensions.js";
+import {
+  COMPRESSION_TYPE,
+  COMPRESSION_TYPE_POSITION,
+  EXTENSION,
+  type FeatureName,
+  type HeaderExtension,
+  MAX_BACKING_NAME_BYTES,
+  type Qcow2Header,
+  V2_HEADER_BYTES,
+  V3_HEADER_BYTES,
+} from "./header/header.js";
+
+/** Smaller clusters leave no room for a table of feature names: QEMU writes none there. */
+const MIN_CLUSTER_BITS_FOR_NAMES = 13;
+const DEFAULT_CLUSTER_BYTES = 65536;
+const DEFAULT_REFCOUNT_BITS = 16;
+
+/** The features that have names in a new image, in QEMU's order. */
+export const FEATURE_NAMES: readonly FeatureName[] = [
+  { set: "incompatible", bit: 0, name: "dirty bit" },
+  { set: "incompatible", bit: 1, name: "corrupt bit" },
+  { set: "incompatible", bit: 2, name: "external data file" },
+  { set: "incompatible", bit: 3, name: "compression type" },
+  { set: "incompatible", bit: 4, name: "extended L2 entries" },
+  { set: "compatible", bit: 0, name: "lazy refcounts" },
+  { set: "autoclear", bit: 0, name: "bitmaps" },
+  { set: "autoclear", bit: 1, name: "raw external data" },
+];
+
+/** The options of a new image. */
+export const createOptions: OptionSchema = {
+  encryption: { type: "boolean", help: "Encrypt with AES (not supported)" },
+  "encrypt.format": { type: "string", help: "Encryption format (not supported)" },
+  cluster_size: {
+    type: "size",
+    help: "Size of a cluster: a power of two from 512 to 2M",
+    default: DEFAULT_CLUSTER_BYTES,
+  },
+  extended_l2: { type: "boolean", help: "Subclusters (not supported)", default: false },
+  preallocation: {
+    type: "choice",
+    choices: ["off", "metadata", "falloc", "full"],
+    help: "Space to set aside now; only 'off' is supported",
+  },
+  compression_type: {
+    type: "choice",
+    choices: ["zlib", "zstd"],
+    help: "Method for compressed clusters; only 'zlib' is supported",
+    default: "zlib",
+  },
+  size: { type: "size", help: "Size of the virtual disk" },
+  compat: {
+    type: "choice",
+    choices: ["0.10", "1.1", "v2", "v3"],
+    help: "Version of the format: v2 (0.10) or v3 (1.1); v3 when absent",
+  },
+  backing_file: { type: "string", help: "Name of a base image" },
+  backing_fmt: { type: "string", help: "Format of the base image" },
+  data_file: { type: "string", help: "Name of an external data file (not supported)" },
+  data_file_raw: { type: "boolean", help: "Keep the data file raw (not supported)" },
+  lazy_refcounts: {
+    type: "boolean",
+    help: "Postpone refcount updates (not supported)",
+    default: false,
+  },
+  refcount_bits: {
+    type: "integer",
+    help: "Width of a refcount in bits: a power of two up to 64",
+    default: DEFAULT_REFCOUNT_BITS,
+  },
+};
+
+/** Options that were checked together. */
+export interface CreateRequest {
+  readonly version: 2 | 3;
+  /** A multiple of 512. */
+  readonly virtualSize: number;
+  readonly clusterBits: number;
+  readonly refcountOrder: number;
+  readonly backingFilename?: string;
+  readonly backingFormat?: string;
+}
+
+/** Where the tables of a new image lie. */
+export type TablePlaces = Pick<
+  Qcow2Header,
+  "l1Size" | "l1TableOffset" | "refcountTableOffset" | "refcountTableClusters"
+>;
+
+/**
+ * Checks the options against each other.
+ *
+ * @param options - checked against createOptions
+ * @throws BlockError `EINVAL`, `EFBIG`; UnsupportedError
+ */
+export function requestOf(options: OptionValues): CreateRequest {
+  const compat = stringOption(options, "compat") ?? "v3";
+  const version = compat === "0.10" || compat === "v2" ? 2 : 3;
+  const clusterBits = clusterBitsOf(options);
+  refuseUnsupportedOptions(options);
+  const refcountOrder = refcountOrderOf(options, version);
+  const virtualSize = alignUp(numberOption(options, "size"), SECTOR_SIZE_BYTES);
+  const request = { version, virtualSize, clusterBits, refcountOrder } as const;
+  const tooLarge = geometryOf(request).l1Size > MAX_L1_BYTES / ENTRY_BYTES;
+  if (tooLarge || !Number.isSafeInteger(virtualSize)) {
+    throw new BlockError(
+      "EFBIG",
+      "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
+    );
+  }
+  return { ...request, ...backingOf(options) };
+}
+
+function invalid(message: string): never {
+  throw new BlockError("EINVAL", message, { op: "create" });
+}
+
+function clusterBitsOf(options: OptionValues): number {
+  const size = (options["cluster_size"] ?? DEFAULT_CLUSTER_BYTES) as number;
+  const bits = isPowerOfTwo(size) ? exactLog2(size) : 0;
+  if (bits >= MIN_CLUSTER_BITS && bits <= MAX_CLUSTER_BITS) return bits;
+  return invalid("Cluster size must be a power of two between 512 and 2048k");
+}
+
+function refcountOrderOf(options: OptionValues, version: 2 | 3): number {
+  const bits = (options["refcount_bits"] ?? DEFAULT_REFCOUNT_BITS) as number;
+  if (!isPowerOfTwo(bits) || bits > 2 ** MAX_REFCOUNT_ORDER) {
+    invalid("Refcount width must be a power of two and may not exceed 64 bits");
+  }
+  if (version === 2 && bits !== DEFAULT_REFCOUNT_BITS) {
+    invalid(
+      "Different refcount widths than 16 bits require compatibility level 1.1 or above (use version=v3 or greater)",
+    );
+  }
+  return exactLog2(bits);
+}
+
+function refuseUnsupportedOptions(options: OptionValues): void {
+  const format = stringOption(options, "encrypt.format");
+  const unsupported: string[] = [];
+  if (booleanOption(options, "encryption") || format !== undefined) unsupported.push("encryption");
+  if (booleanOption(options, "extended_l2")) unsupported.push("extended_l2=on");
+  if (stringOption(options, "compression_type") === "zstd")
+    unsupported.push("compression_type=zstd");
+  if (booleanOption(options, "lazy_refcounts")) unsupported.push("lazy_refcounts=on");
+  if (stringOption(options, "data_file") !== undefined) unsupported.push("data_file");
+  else if (booleanOption(options, "data_file_raw")) invalid("data-file-raw requires data-file");
+  const preallocation = stringOption(options, "preallocation") ?? "off";
+  if (preallocation !== "off") unsupported.push(`preallocation=${preallocation}`);
+  if (unsupported.length === 0) return;
+  const message = `creating an image with ${unsupported.join(", ")} is not supported yet`;
+  throw new UnsupportedError(message, { op: "create" });
+}
+
+function backingOf(
+  options: OptionValues,
+): Pick<CreateRequest, "backingFilename" | "backingFormat"> {
+  const backingFilename = stringOption(options, "backing_file");
+  const backingFormat = stringOption(options, "backing_fmt");
+  if (backingFilename === undefined) {
+    return backingFormat === undefined
+      ? {}
+      : invalid("Backing format cannot be used without backing file");
+  }
+  if (backingFilename === "") invalid("Expected backing file name, got empty string");
+  // C programs, QEMU among them, would read another name.
+  if (backingFilename.includes("\0")) invalid("The backing file name holds a zero byte");
+  if (new TextEncoder().encode(backingFilename).length > MAX_BACKING_NAME_BYTES) {
+    invalid(`Backing file name is longer than ${MAX_BACKING_NAME_BYTES} bytes`);
+  }
+  return { backingFilename, ...(backingFormat === undefined ? {} : { backingFormat }) };
+}
+
+/** The header of a new image. */
+export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Header {
+  const { version, clusterBits } = request;
+  const named = version === 3 && clusterBits >= MIN_CLUSTER_BITS_FOR_NAMES;
+  const extensions = named ? [featureNameExtension()] : [];
+  const bare: Qcow2Header = {
+    version,
+    backingFileOffset: 0,
+    backingFileSize: 0,
+    clusterBits,
+    virtualSize: request.virtualSize,
+    cryptMethod: 0,
+    ...places,
+    snapshotCount: 0,
+    snapshotsOffset: 0,
+    incompatible: 0n,
+    compatible: 0n,
+    autoclear: 0n,
+    refcountOrder: request.refcountOrder,
+    headerLength: version === 2 ? V2_HEADER_BYTES : V3_HEADER_BYTES,
+    compressionType: COMPRESSION_TYPE.zlib,
+    unknownFields: new Uint8Array(
+      version === 2 ? 0 : V3_HEADER_BYTES - COMPRESSION_TYPE_POSITION - 1,
+    ),
+    extensions,
+    featureNames: named ? FEATURE_NAMES : [],
+    unknownExtensions: [],
+  };
+  return withBackingFile(bare, request.backingFilename, request.backingFormat);
+}
+
+function featureNameExtension(): HeaderExtension {
+  const rows = FEATURE_NAMES.map(encodeFeatureName);
+  const data = new Uint8Array(rows.reduce((sum, row) => sum + row.length, 0));
+  let at = 0;
+  for (const row of rows) {
+    data.set(row, at);
+    at += row.length;
+  }
+  return { type: EXTENSION.featureNames, data };
+}

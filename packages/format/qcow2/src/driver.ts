@@ -1,0 +1,273 @@
+/**
+ * The qcow2 driver: the contract's methods, each handed to the module that does it.
+ *
+ * Above: the block graph, or whoever holds one from `openQcow2`. Below: image.ts and the folders.
+ *
+ * 1. Reads go straight to mapping/read.ts. Everything that changes the image passes `#change`, which
+ *    refuses what must not be written, prepares the image before its first write, and marks it as corrupt
+ *    when its metadata cannot be trusted any more.
+ * 2. `close` lets go of the codec and flushes, in any state.
+ */
+import type {
+  BlockCapabilities,
+  BlockDriver,
+  BlockLimits,
+  BlockStatus,
+  BlockStatusOptions,
+  CheckResult,
+  FormatInfo,
+  ReopenRequest,
+  RequestOptions,
+  TruncateOptions,
+  WriteOptions,
+  WriteZeroesOptions,
+} from "@blocklayer/block-api";
+import { limitsOf, MAX_TRANSFER_BYTES, parseOptions } from "@blocklayer/block-api";
+import { alignUp, BlockError, IoVector, type MaybePromise } from "@blocklayer/bytes";
+import { checkQcow2 } from "./check/check.js";
+import { writeCompressed } from "./compressed/write.js";
+import { refuseWriting } from "./header/features.js";
+import type { Qcow2Image } from "./image.js";
+import { formatInfoOf } from "./info.js";
+import { discardGuest } from "./mapping/discard.js";
+import { readGuest } from "./mapping/read.js";
+import { statusOf } from "./mapping/status.js";
+import { truncateGuest } from "./mapping/truncate.js";
+import { writeGuest } from "./mapping/write.js";
+import { zeroGuest } from "./mapping/zero.js";
+import { discardPolicyOf, openOptions, overlapLevelOf } from "./open-options.js";
+import { readRefcountTable } from "./read-tables.js";
+import { DamageError } from "./refcount/damage.js";
+import { flushToOs } from "./writeback/flush.js";
+import { markCorrupt, prepareForWriting } from "./writeback/prepare.js";
+
+/** Compressed data is read by whole sectors, so the file reaches to the end of the last one. */
+const COMPRESSED_SECTOR_BYTES = 512;
+
+export class Qcow2Driver implements BlockDriver {
+  readonly driverName = "qcow2";
+  readonly limits: BlockLimits;
+  readonly #image: Qcow2Image;
+  #capabilities: BlockCapabilities;
+  #closed = false;
+
+  constructor(image: Qcow2Image) {
+    this.#image = image;
+    const { clusterSize } = image.geometry;
+    this.limits = limitsOf({
+      maxTransfer: MAX_TRANSFER_BYTES,
+      optimalTransfer: clusterSize,
+      writeZeroesAlignment: clusterSize,
+      discardAlignment: clusterSize,
+    });
+    this.#capabilities = capabilitiesOf(image.readOnly);
+  }
+
+  get capabilities(): BlockCapabilities {
+    return this.#capabilities;
+  }
+
+  get lengthBytes(): number {
+    return this.#image.geometry.virtualSize;
+  }
+
+  readv(offset: number, target: IoVector, options?: RequestOptions): MaybePromise<void> {
+    this.#begin("read", offset, target.lengthBytes, options);
+    return readGuest(this.#image, offset, target, options);
+  }
+
+  writev(offset: number, source: IoVector, options?: WriteOptions): MaybePromise<void> {
+    this.#begin("write", offset, source.lengthBytes, options);
+    const image = this.#image;
+    if (options?.compressed === true) {
+      const { signal } = options;
+      return this.#change("write", () =>
+        writeCompressed(image, offset, source, signal === undefined ? undefined : { signal }),
+      );
+    }
+    // The fast way, for images that are being written already: no closure, no promise of our own.
+    if (image.writePrepared && image.failure === undefined && !this.#closed) {
+      let written: MaybePromise<void>;
+      try {
+        written = writeGuest(image, offset, source, options);
+      } catch (error) {
+        return this.#failed(error);
+      }
+      return written instanceof Promise ? written.catch(this.#rethrow) : written;
+    }
+    return this.#change("write", () => writeGuest(image, offset, source, options));
+  }
+
+  writeZeroes(
+    offset: number,
+    lengthBytes: number,
+    options: WriteZeroesOptions = {},
+  ): MaybePromise<void> {
+    this.#begin("write zeroes", offset, lengthBytes, options);
+    return this.#change("write zeroes", () => zeroGuest(this.#image, offset, lengthBytes, options));
+  }
+
+  discard(offset: number, lengthBytes: number, options?: RequestOptions): MaybePromise<void> {
+    this.#begin("discard", offset, lengthBytes, options);
+    return this.#change("discard", () => discardGuest(this.#image, offset, lengthBytes, options));
+  }
+
+  blockStatus(
+    offset: number,
+    lengthBytes: number,
+    options?: BlockStatusOptions,
+  ): MaybePromise<BlockStatus> {
+    this.#begin("block status", offset, lengthBytes, options);
+    return statusOf(this.#image, offset, lengthBytes, options);
+  }
+
+  truncate(lengthBytes: number, options?: TruncateOptions): MaybePromise<void> {
+    this.#begin("truncate", 0, 0, options);
+    return this.#change("truncate", () => truncateGuest(this.#image, lengthBytes, options));
+  }
+
+  flushToOs(): MaybePromise<void> {
+    if (this.#image.readOnly) return;
+    let flushed: MaybePromise<void>;
+    try {
+      flushed = flushToOs(this.#image);
+    } catch (error) {
+      return this.#failed(error);
+    }
+    return flushed instanceof Promise ? flushed.catch(this.#rethrow) : flushed;
+  }
+
+  flushToDisk(): void {}
+
+  async reopen(request: ReopenRequest): Promise<void> {
+    const image = this.#image;
+    this.#refuseClosed("reopen");
+    const options = parseOptions(openOptions, request.options, "qcow2");
+    const given = Object.keys(request.options);
+    if (image.readOnly && !request.readOnly) {
+      refuseWriting(image.header, image.nodeName);
+      image.refcountTable = await readRefcountTable(image.file, image.header, false);
+    }
+    if (!image.readOnly && request.readOnly) {
+      await this.flushToOs();
+      await this.#padFile();
+    }
+    image.readOnly = request.readOnly;
+    this.#capabilities = capabilitiesOf(request.readOnly);
+    const policy = discardPolicyOf(options);
+    for (const reason of ["request", "snapshot", "other"] as const) {
+      if (given.includes(`pass-discard-${reason}`)) image.frees.policy[reason] = policy[reason];
+    }
+    if (given.includes("overlap-check")) {
+      image.overlap.reset(overlapLevelOf(options));
+      image.writePrepared = false;
+      image.preparing = undefined;
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    const image = this.#image;
+    try {
+      if (!image.readOnly && image.touched) {
+        await this.flushToOs();
+        await this.#padFile();
+        await image.file.flush();
+      }
+    } finally {
+      await image.codecInUse?.close();
+    }
+  }
+
+  formatInfo(): FormatInfo {
+    return formatInfoOf(this.#image.header);
+  }
+
+  statistics(): Readonly<Record<string, number | boolean | string>> {
+    const { l2, refcounts, counters, inFlight, failure } = this.#image;
+    return {
+      l2CacheHits: l2.stats.hits,
+      l2CacheMisses: l2.stats.misses,
+      l2CacheWrites: l2.stats.writes,
+      l2CacheEvictions: l2.stats.evictions,
+      refcountCacheHits: refcounts.stats.hits,
+      refcountCacheMisses: refcounts.stats.misses,
+      refcountCacheWrites: refcounts.stats.writes,
+      compressedReads: counters.compressedReads,
+      compressedWrites: counters.compressedWrites,
+      allocatedClusters: counters.allocatedClusters,
+      cowBytes: counters.cowBytes,
+      coolingClusters: inFlight.coolingCount,
+      failed: failure !== undefined,
+    };
+  }
+
+  async check(options?: RequestOptions): Promise<CheckResult> {
+    await this.flushToOs();
+    return checkQcow2(this.#image.file, this.#image.header, options);
+  }
+
+  /** Runs a change of the image, with everything that comes before and after each. */
+  async #change(op: string, work: () => MaybePromise<void>): Promise<void> {
+    const image = this.#image;
+    this.#refuseClosed(op);
+    if (image.readOnly) {
+      throw new BlockError("EACCES", `${op}: the image is open read-only`, {
+        op,
+        node: image.nodeName,
+      });
+    }
+    try {
+      image.refuseFailed();
+      if (!image.writePrepared) await prepareForWriting(image);
+      await work();
+    } catch (error) {
+      await this.#failed(error);
+    }
+  }
+
+  readonly #rethrow = (error: unknown): Promise<never> => this.#failed(error);
+
+  /** A failure on its way to the caller: damage that a writer found fails the node [C16]. */
+  async #failed(error: unknown): Promise<never> {
+    if (error instanceof DamageError) await markCorrupt(this.#image, error);
+    throw error;
+  }
+
+  /** Makes the file end with whole sectors, as readers of compressed data expect. */
+  async #padFile(): Promise<void> {
+    const { file, wroteCompressed } = this.#image;
+    if (!wroteCompressed) return;
+    const end = file.lengthBytes;
+    const padded = alignUp(end, COMPRESSED_SECTOR_BYTES);
+    if (padded > end) await file.writev(end, IoVector.allocate(padded - end));
+  }
+
+  #begin(op: string, offset: number, length: number, options?: RequestOptions): void {
+    if (options?.signal?.aborted === true) {
+      throw new BlockError("ECANCELED", `${op}: the request was aborted`, { op, offset, length });
+    }
+    if (offset >= 0 && offset + length <= this.lengthBytes && !this.#closed) return;
+    this.#refuseClosed(op);
+    throw new BlockError("EINVAL", `${op}: the range is not on the disk`, { op, offset, length });
+  }
+
+  #refuseClosed(op: string): void {
+    if (!this.#closed) return;
+    throw new BlockError("ECLOSED", `${op}: the image is closed`, { op });
+  }
+}
+
+function capabilitiesOf(readOnly: boolean): BlockCapabilities {
+  const write = !readOnly;
+  return {
+    write,
+    compressedWrite: write,
+    writeZeroes: write,
+    discard: write,
+    fua: false,
+    truncate: write,
+    backing: true,
+  };
+}

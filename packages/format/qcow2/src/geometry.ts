@@ -1,0 +1,238 @@
+/**
+ * The numbers that follow from a header, and the bits of table entries.
+ *
+ * Above: everything in this package. Below: nothing; no I/O, no state.
+ *
+ * 1. Offsets are bytes. The three kinds of offset below take plain numbers but not each other.
+ * 2. A 64-bit entry is handled as two unsigned 32-bit halves: shifts and masks stay exact, and the
+ *    hot path makes no BigInt.
+ * 3. Decoded offsets can lie beyond 2^53 - 1 (an entry has 56 bits). They are exact all the same,
+ *    since the low nine bits are zero; whoever uses one compares it with `maxHostOffset` first.
+ *
+ * Source: the qcow2 specification, "Header", "Host cluster management", "Cluster mapping".
+ */
+import { divideRoundUp } from "@blocklayer/bytes";
+import type { RefcountBits } from "@blocklayer/metadata-cache";
+import type { Qcow2Header } from "./header/header.js";
+
+/** A byte of the virtual disk. */
+export type GuestOffset = number & { readonly offsetKind?: "guest" };
+/** A byte of the image file. */
+export type HostOffset = number & { readonly offsetKind?: "host" };
+/** A cluster of the image file, counted from its start. */
+export type ClusterIndex = number & { readonly offsetKind?: "cluster" };
+
+export const MIN_CLUSTER_BITS = 9;
+export const MAX_CLUSTER_BITS = 21;
+export const MAX_REFCOUNT_ORDER = 6;
+/** An active L1 table is at most this long, as in QEMU: 32 MiB. */
+export const MAX_L1_BYTES: number = 32 * 2 ** 20;
+/** A refcount table is at most this long, as in QEMU: 8 MiB. */
+export const MAX_REFCOUNT_TABLE_BYTES: number = 8 * 2 ** 20;
+export const MAX_SNAPSHOTS = 65536;
+/** Bytes of a snapshot table entry without its variable part. */
+export const SNAPSHOT_HEADER_BYTES = 40;
+/** L1, L2 (without subclusters) and refcount-table entries. */
+export const ENTRY_BYTES = 8;
+
+const TWO_POW_32 = 2 ** 32;
+
+/** Bit 63 in the high half: the refcount is exactly one. */
+export const COPIED_HIGH = 0x8000_0000;
+/** Bit 62 in the high half of an L2 entry: the cluster is compressed. */
+export const COMPRESSED_HIGH = 0x4000_0000;
+/** Bit 0 in the low half of an L2 entry: the cluster reads as zeroes. Version 3 only. */
+export const ZERO_LOW = 1;
+/** Bits 32 to 55: the part of a host offset that lies in the high half. */
+export const OFFSET_HIGH_MASK = 0x00ff_ffff;
+/** Bits 9 to 31: the part of a host offset that lies in the low half. Use with `>>> 0`. */
+export const OFFSET_LOW_MASK = 0xffff_fe00;
+/** Bits of an L1 entry that must be zero: 56 to 62, 0 to 8. */
+export const L1_RESERVED_HIGH = 0x7f00_0000;
+export const L1_RESERVED_LOW = 0x0000_01ff;
+/** Bits of a standard L2 entry that must be zero: 56 to 61, 1 to 8. */
+export const L2_RESERVED_HIGH = 0x3f00_0000;
+export const L2_RESERVED_LOW = 0x0000_01fe;
+/** Bits of a refcount table entry that must be zero: 0 to 8. */
+export const REFCOUNT_TABLE_RESERVED_LOW = 0x0000_01ff;
+
+/** What an L2 entry says of its guest cluster. Small integers, for switches in hot loops. */
+export const ENTRY_KIND = {
+  /** The backing file shows through, or zeroes. */
+  unallocated: 0,
+  /** Reads as zeroes; no host cluster. */
+  zeroPlain: 1,
+  /** Reads as zeroes; a host cluster is set aside. */
+  zeroAllocated: 2,
+  /** Data at the host offset. */
+  normal: 3,
+  /** A deflate or zstd stream at the descriptor's offset. */
+  compressed: 4,
+  /** The zero flag in a version 2 image, where it is reserved: the entry is corrupt. */
+  invalid: 5,
+} as const;
+
+/** One of the values of ENTRY_KIND. */
+export type EntryKind = (typeof ENTRY_KIND)[keyof typeof ENTRY_KIND];
+
+/** Sizes and counts of one image. Plain numbers, computed once when it opens. */
+export interface Geometry {
+  readonly version: 2 | 3;
+  /** In bytes, as the header says: not rounded. */
+  readonly virtualSize: number;
+  readonly clusterBits: number;
+  readonly clusterSize: number;
+  /** Bytes of one L2 entry: 8. */
+  readonly l2EntrySize: number;
+  /** Binary logarithm of `l2Entries`. */
+  readonly l2Bits: number;
+  /** Entries of one L2 table, which is one cluster long. */
+  readonly l2Entries: number;
+  /** Bytes of the virtual disk that one L2 table maps. */
+  readonly l2CoverageBytes: number;
+  /** L1 entries that the virtual size needs; the header's table may have more. */
+  readonly l1Size: number;
+  readonly refcountOrder: number;
+  /** Width of a refcount: 1 to 64 bits. */
+  readonly refcountBits: RefcountBits;
+  /** Binary logarithm of `refcountBlockEntries`. */
+  readonly refcountBlockBits: number;
+  /** Refcounts in one refcount block, which is one cluster long. */
+  readonly refcountBlockEntries: number;
+  /** The largest refcount that can be stored, or 2^53 - 1 when the width allows more. */
+  readonly maxRefcount: number;
+  /** Where the sector count of a compressed descriptor begins, in the high half. */
+  readonly compressedShift: number;
+  /** Compressed data lies below this, whatever else the file holds. */
+  readonly maxCompressedOffset: number;
+  /** No table entry can name a byte at or above this; also within 2^53 - 1. */
+  readonly maxHostOffset: number;
+  /** Host clusters that a refcount table of the largest size can count, below `maxHostOffset`. */
+  readonly maxHostClusters: number;
+}
+
+/** The part of a header that decides the geometry. */
+export type GeometrySource = Pick<
+  Qcow2Header,
+  "version" | "clusterBits" | "virtualSize" | "refcountOrder"
+>;
+
+/**
+ * Computes the geometry of an image.
+ *
+ * Requires: the header was decoded, or built within the same bounds.
+ */
+export function geometryOf(header: GeometrySource): Geometry {
+  const { version, clusterBits, virtualSize, refcountOrder } = header;
+  const clusterSize = 2 ** clusterBits;
+  const l2Bits = clusterBits - 3;
+  const l2CoverageBytes = clusterSize * 2 ** l2Bits;
+  const refcountBits = (2 ** refcountOrder) as RefcountBits;
+  const refcountBlockBits = clusterBits + 3 - refcountOrder;
+  const refcountBlockEntries = 2 ** refcountBlockBits;
+  const maxHostOffset = 2 ** 53 - clusterSize;
+  const compressedShift = 62 - (clusterBits - 8) - 32;
+  return {
+    version,
+    virtualSize,
+    clusterBits,
+    clusterSize,
+    l2EntrySize: ENTRY_BYTES,
+    l2Bits,
+    l2Entries: 2 ** l2Bits,
+    l2CoverageBytes,
+    l1Size: divideRoundUp(virtualSize, l2CoverageBytes),
+    refcountOrder,
+    refcountBits,
+    refcountBlockBits,
+    refcountBlockEntries,
+    maxRefcount: refcountBits >= 53 ? Number.MAX_SAFE_INTEGER : 2 ** refcountBits - 1,
+    compressedShift,
+    maxCompressedOffset: Math.min(maxHostOffset, 2 ** (compressedShift + 32)),
+    maxHostOffset,
+    maxHostClusters: Math.min(
+      (MAX_REFCOUNT_TABLE_BYTES / ENTRY_BYTES) * refcountBlockEntries,
+      maxHostOffset / clusterSize,
+    ),
+  };
+}
+
+/** What kind of L2 entry two halves are. Reserved bits are not looked at. */
+export function entryKind(high: number, low: number, version: 2 | 3): EntryKind {
+  if ((high & COMPRESSED_HIGH) !== 0) return ENTRY_KIND.compressed;
+  const hasOffset = (high & OFFSET_HIGH_MASK) !== 0 || (low & OFFSET_LOW_MASK) !== 0;
+  if ((low & ZERO_LOW) !== 0) {
+    if (version < 3) return ENTRY_KIND.invalid;
+    return hasOffset ? ENTRY_KIND.zeroAllocated : ENTRY_KIND.zeroPlain;
+  }
+  return hasOffset ? ENTRY_KIND.normal : ENTRY_KIND.unallocated;
+}
+
+/**
+ * Bits 9 to 55 of an L1 or standard L2 entry.
+ *
+ * @returns the exact offset, which may be above 2^53 - 1: compare with `maxHostOffset`
+ */
+export function hostOffsetOf(high: number, low: number): HostOffset {
+  return (high & OFFSET_HIGH_MASK) * TWO_POW_32 + ((low & OFFSET_LOW_MASK) >>> 0);
+}
+
+/** Whether bit 63 is set: the entry's owner may write in place. */
+export function isCopied(high: number): boolean {
+  return (high & COPIED_HIGH) !== 0;
+}
+
+/**
+ * First byte of a compressed cluster's data.
+ *
+ * @returns the offset, which may be above 2^53 - 1 and then inexact: compare with `maxHostOffset`
+ */
+export function compressedOffsetOf(geometry: Geometry, high: number, low: number): HostOffset {
+  return (high & (2 ** geometry.compressedShift - 1)) * TWO_POW_32 + low;
+}
+
+/** 512-byte sectors that a compressed cluster touches: at least 1. */
+export function compressedSectorsOf(geometry: Geometry, high: number): number {
+  return ((high & 0x3fff_ffff) >>> geometry.compressedShift) + 1;
+}
+
+/**
+ * Bytes from a compressed cluster's first byte to the end of its last sector. The stream may end
+ * earlier, and the next one may begin in the same sector.
+ */
+export function compressedLengthOf(geometry: Geometry, high: number, low: number): number {
+  return compressedSectorsOf(geometry, high) * 512 - (low & 511);
+}
+
+/** High half of a standard L2 entry, or of an L1 entry. */
+export function standardEntryHigh(hostOffset: HostOffset, copied: boolean): number {
+  const high = Math.floor(hostOffset / TWO_POW_32);
+  return copied ? (high | COPIED_HIGH) >>> 0 : high;
+}
+
+/** Low half of a standard L2 entry (`zero`: with the zero flag), or of an L1 entry. */
+export function standardEntryLow(hostOffset: HostOffset, zero = false): number {
+  const low = hostOffset % TWO_POW_32;
+  return zero ? (low | ZERO_LOW) >>> 0 : low;
+}
+
+/**
+ * High half of a compressed L2 entry.
+ *
+ * Requires: `hostOffset < maxCompressedOffset`; `0 < lengthBytes`, at most a cluster and a sector.
+ */
+export function compressedEntryHigh(
+  geometry: Geometry,
+  hostOffset: HostOffset,
+  lengthBytes: number,
+): number {
+  const first = Math.floor(hostOffset / 512);
+  const last = Math.floor((hostOffset + lengthBytes - 1) / 512);
+  const sectors = (last - first) * 2 ** geometry.compressedShift;
+  return COMPRESSED_HIGH + sectors + Math.floor(hostOffset / TWO_POW_32);
+}
+
+/** Low half of a compressed L2 entry. */
+export function compressedEntryLow(hostOffset: HostOffset): number {
+  return hostOffset % TWO_POW_32;
+}

@@ -1,0 +1,245 @@
+/**
+ * One open image: its tables, caches, locks and counters, and the four ways to touch its file.
+ *
+ * Above: every other module of this package takes one. Below: the file child, the caches.
+ *
+ * 1. `lock` guards everything that a table entry or a refcount means: it is held for every change, and
+ *    for every call of the caches that may wait. Lookups that find their slice need no lock.
+ * 2. Guest data passes `readHost` and `writeHost`, which count it as in flight [D1]; metadata passes
+ *    `writeMetadata`. All writes pass the overlap check [C16].
+ * 3. Once `failure` is set no write and no flush succeeds: memory and file may disagree.
+ */
+import type { BlockChild, RequestOptions } from "@blocklayer/block-api";
+import { BlockError, IoVector, type MaybePromise } from "@blocklayer/bytes";
+import { CoMutex } from "@blocklayer/co-lock";
+import type { ClusterCodec } from "@blocklayer/codec";
+import type { L2Cache, RefcountCache, TableStore } from "@blocklayer/metadata-cache";
+import { ClusterReadCache } from "./compressed/cluster-read-cache.js";
+import { PayloadPool } from "./compressed/payload-pool.js";
+import { type Geometry, geometryOf, type HostOffset } from "./geometry.js";
+import type { Qcow2Header } from "./header/header.js";
+import type { L1Table } from "./mapping/l1-table.js";
+import { PendingAllocations } from "./mapping/pending.js";
+import { AllocatorState } from "./refcount/allocate.js";
+import { DeferredFrees, type DiscardPolicy } from "./refcount/free.js";
+import { HostInFlight } from "./refcount/inflight.js";
+import { OVERLAP, OverlapIndex, type OverlapLevel } from "./refcount/overlap.js";
+import type { RefcountTable } from "./refcount/table.js";
+import { type CacheSizes, createL2Cache } from "./writeback/l2-cache.js";
+import { createRefcountCache } from "./writeback/refcount-cache.js";
+
+/** What an image is made of. */
+export interface ImageParts {
+  readonly nodeName: string;
+  readonly file: BlockChild;
+  readonly backing: BlockChild | undefined;
+  readonly readOnly: boolean;
+  readonly header: Qcow2Header;
+  readonly l1: L1Table;
+  readonly refcountTable: RefcountTable;
+  readonly cacheSizes: CacheSizes;
+  readonly overlapLevel: OverlapLevel;
+  readonly discardPolicy: DiscardPolicy;
+  readonly makeCodec: () => ClusterCodec;
+}
+
+/** Counters since the image was opened. */
+export interface ImageCounters {
+  compressedReads: number;
+  compressedWrites: number;
+  allocatedClusters: number;
+  cowBytes: number;
+}
+
+export class Qcow2Image {
+  readonly nodeName: string;
+  readonly file: BlockChild;
+  readonly backing: BlockChild | undefined;
+  readOnly: boolean;
+  header: Qcow2Header;
+  geometry: Geometry;
+  l1: L1Table;
+  refcountTable: RefcountTable;
+  readonly l2: L2Cache;
+  readonly refcounts: RefcountCache;
+  readonly lock: CoMutex = new CoMutex("qcow2 image lock");
+  readonly inFlight: HostInFlight;
+  readonly pending: PendingAllocations = new PendingAllocations();
+  readonly allocator: AllocatorState = new AllocatorState();
+  readonly frees: DeferredFrees;
+  readonly overlap: OverlapIndex;
+  readonly readCache: ClusterReadCache;
+  readonly payloads: PayloadPool = new PayloadPool();
+  /** Order in which compressed writes allocate: that of their submission. */
+  compressedTurn: Promise<void> = Promise.resolve();
+  /** Compressed data was written: its last sector may reach past the end of the file. */
+  wroteCompressed = false;
+  /** The first write has prepared the image: see writeback/prepare.ts. */
+  writePrepared = false;
+  preparing: Promise<void> | undefined;
+  /** Anything was written since the file was last synced by `close`. */
+  touched = false;
+  readonly counters: ImageCounters = {
+    compressedReads: 0,
+    compressedWrites: 0,
+    allocatedClusters: 0,
+    cowBytes: 0,
+  };
+  /** 1 / cluster size and 1 / bytes that an L2 table maps: exact, since both are powers of two. */
+  readonly perCluster: number;
+  readonly perL2Coverage: number;
+  /** Binary logarithm of the entries of an L2 slice. */
+  readonly sliceBits: number;
+  readonly #makeCodec: () => ClusterCodec;
+  #codec: ClusterCodec | undefined;
+  #failure: BlockError | undefined;
+  /** The file was at least this long once. */
+  #fileEnd = 0;
+
+  constructor(parts: ImageParts) {
+    this.nodeName = parts.nodeName;
+    this.file = parts.file;
+    this.backing = parts.backing;
+    this.readOnly = parts.readOnly;
+    this.header = parts.header;
+    this.geometry = geometryOf(parts.header);
+    this.l1 = parts.l1;
+    this.refcountTable = parts.refcountTable;
+    const store = this.#store();
+    this.l2 = createL2Cache(parts.cacheSizes, store, (at, length) => {
+      this.overlap.check(at, length, OVERLAP.activeL2);
+    });
+    this.refcounts = createRefcountCache(this.geometry, parts.cacheSizes, store, (at, length) => {
+      this.overlap.check(at, length, OVERLAP.refcountBlock);
+    });
+    this.inFlight = new HostInFlight((cluster) => this.allocator.mayReuse(cluster));
+    this.frees = new DeferredFrees(parts.discardPolicy);
+    this.overlap = new OverlapIndex(this.geometry.clusterSize, parts.overlapLevel);
+    this.readCache = new ClusterReadCache(this.geometry.clusterSize);
+    this.perCluster = 1 / this.geometry.clusterSize;
+    this.perL2Coverage = 1 / this.geometry.l2CoverageBytes;
+    this.sliceBits = Math.log2(this.l2.entriesPerTable);
+    this.#makeCodec = parts.makeCodec;
+  }
+
+  /** The codec, made when first needed. */
+  get codec(): ClusterCodec {
+    this.#codec ??= this.#makeCodec();
+    return this.#codec;
+  }
+
+  /** The codec if it was needed so far. */
+  get codecInUse(): ClusterCodec | undefined {
+    return this.#codec;
+  }
+
+  get failure(): BlockError | undefined {
+    return this.#failure;
+  }
+
+  /** Gives the image a header that was written to the file. */
+  changeHeader(changes: Partial<Qcow2Header>): void {
+    this.header = { ...this.header, ...changes };
+    this.geometry = geometryOf(this.header);
+  }
+
+  /** Whether an offset cannot be that of a whole cluster. */
+  badClusterOffset(hostOffset: HostOffset): boolean {
+    const clusters = hostOffset * this.perCluster;
+    return clusters !== Math.floor(clusters) || hostOffset > this.geometry.maxHostOffset;
+  }
+
+  /** Whether an offset cannot be that of an L2 table. */
+  badL2Offset(hostOffset: HostOffset): boolean {
+    return this.badClusterOffset(hostOffset);
+  }
+
+  /** Reads guest data. What lies past the end of the file reads as zeroes. */
+  readHost(hostOffset: HostOffset, target: IoVector, options?: RequestOptions): MaybePromise<void> {
+    const end = hostOffset + target.lengthBytes;
+    if (end > this.#fileEnd) {
+      this.#fileEnd = this.file.lengthBytes;
+      if (end > this.#fileEnd) return this.#readPastEnd(hostOffset, target, options);
+    }
+    const request = this.file.readv(hostOffset, target, options);
+    if (request instanceof Promise) this.inFlight.track(request);
+    return request;
+  }
+
+  #readPastEnd(
+    hostOffset: HostOffset,
+    target: IoVector,
+    options?: RequestOptions,
+  ): MaybePromise<void> {
+    const inside = Math.max(0, this.#fileEnd - hostOffset);
+    target.fill(0, inside);
+    if (inside > 0) return this.readHost(hostOffset, target.slice(0, inside), options);
+  }
+
+  /**
+   * Writes guest data.
+   *
+   * @throws CorruptImageError when the range holds metadata: the image is marked as corrupt
+   */
+  writeHost(
+    hostOffset: HostOffset,
+    source: IoVector,
+    options?: RequestOptions,
+  ): MaybePromise<void> {
+    this.overlap.check(hostOffset, source.lengthBytes, 0);
+    const request = this.file.writev(hostOffset, source, options);
+    if (request instanceof Promise) this.inFlight.track(request);
+    return request;
+  }
+
+  /** Writes metadata outside of the caches. `own`: the structures that may lie there. */
+  writeTable(hostOffset: HostOffset, bytes: Uint8Array, own: number): MaybePromise<void> {
+    this.overlap.check(hostOffset, bytes.length, own);
+    return this.file.writev(hostOffset, IoVector.of(bytes));
+  }
+
+  /** Makes everything written so far durable. A failure fails the node [C17]. */
+  async sync(): Promise<void> {
+    try {
+      await this.file.flush();
+    } catch (cause) {
+      this.fail(cause);
+      throw cause;
+    }
+  }
+
+  /** Whether a guest offset lies where the backing file has bytes. */
+  backingCovers(guestOffset: number): boolean {
+    return this.backing !== undefined && guestOffset < this.backing.lengthBytes;
+  }
+
+  /** From now on no write and no flush succeeds. The first cause stays. */
+  fail(cause: unknown): void {
+    if (this.#failure !== undefined) return;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    this.#failure = new BlockError("ENODEFAILED", `${this.nodeName}: the image failed: ${why}`, {
+      node: this.nodeName,
+      cause,
+    });
+  }
+
+  /** @throws BlockError `ENODEFAILED` when the node has failed */
+  refuseFailed(): void {
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+
+  #store(): TableStore {
+    return {
+      read: (at, into) => this.#readTable(at, into),
+      write: (at, bytes) => this.file.writev(at, IoVector.of(bytes)),
+      writev: (at, tables) => this.file.writev(at, tables),
+      sync: () => this.sync(),
+    };
+  }
+
+  #readTable(at: HostOffset, into: Uint8Array): MaybePromise<void> {
+    const inside = Math.min(into.length, Math.max(0, this.file.lengthBytes - at));
+    into.fill(0, inside);
+    if (inside > 0) return this.file.readv(at, IoVector.of(into.subarray(0, inside)));
+  }
+}

@@ -1,0 +1,93 @@
+/**
+ * The options that opening an image takes: QEMU's names and defaults.
+ *
+ * Above: driver.ts, open.ts. Below: block-api.
+ *
+ * Source: QEMU's `-blockdev driver=qcow2,…`.
+ */
+import { booleanOption, type OptionSchema, type OptionValues } from "@blocklayer/block-api";
+import { UnsupportedError } from "@blocklayer/bytes";
+import type { DiscardPolicy } from "./refcount/free.js";
+import { OVERLAP_LEVELS, type OverlapLevel } from "./refcount/overlap.js";
+import type { CacheSizeOptions } from "./writeback/l2-cache.js";
+
+export const openOptions: OptionSchema = {
+  "lazy-refcounts": {
+    type: "boolean",
+    help: "Postpone refcount updates (not supported)",
+    default: false,
+  },
+  "pass-discard-request": {
+    type: "boolean",
+    help: "Pass guest discards to the file",
+    default: true,
+  },
+  "pass-discard-snapshot": {
+    type: "boolean",
+    help: "Discard in the file what a snapshot frees",
+    default: true,
+  },
+  "pass-discard-other": {
+    type: "boolean",
+    help: "Discard in the file what is freed otherwise",
+    default: false,
+  },
+  "discard-no-unref": {
+    type: "boolean",
+    help: "Keep clusters on discard (not supported)",
+    default: false,
+  },
+  "overlap-check": {
+    type: "choice",
+    choices: OVERLAP_LEVELS,
+    help: "Metadata that writes are checked against",
+    default: "cached",
+  },
+  "cache-size": { type: "size", help: "L2 cache and refcount cache together, in bytes" },
+  "l2-cache-size": { type: "size", help: "Longest L2 cache, in bytes" },
+  "l2-cache-entry-size": { type: "size", help: "Length of an L2 slice, in bytes" },
+  "refcount-cache-size": { type: "size", help: "Longest refcount cache, in bytes" },
+};
+
+/** Options that `reopen` may change. */
+export const reopenOptions: readonly string[] = [
+  "pass-discard-request",
+  "pass-discard-snapshot",
+  "pass-discard-other",
+  "overlap-check",
+];
+
+/** @throws UnsupportedError for options that are known and not there */
+export function refuseMissingOptions(values: OptionValues): void {
+  for (const name of ["lazy-refcounts", "discard-no-unref"]) {
+    if (!booleanOption(values, name)) continue;
+    throw new UnsupportedError(`qcow2: option '${name}=on' is not supported`, { op: "open" });
+  }
+}
+
+/** The sizes that the user named. */
+export function cacheOptionsOf(values: OptionValues): CacheSizeOptions {
+  const sizes: { -readonly [K in keyof CacheSizeOptions]: number } = {};
+  const take = (name: string, key: keyof CacheSizeOptions): void => {
+    const value = values[name];
+    if (typeof value === "number") sizes[key] = value;
+  };
+  take("cache-size", "totalBytes");
+  take("l2-cache-size", "l2Bytes");
+  take("l2-cache-entry-size", "l2SliceBytes");
+  take("refcount-cache-size", "refcountBytes");
+  return sizes;
+}
+
+export function overlapLevelOf(values: OptionValues): OverlapLevel {
+  const level = OVERLAP_LEVELS.find((one) => one === values["overlap-check"]);
+  return level ?? "cached";
+}
+
+export function discardPolicyOf(values: OptionValues): DiscardPolicy {
+  return {
+    request: booleanOption(values, "pass-discard-request"),
+    snapshot: booleanOption(values, "pass-discard-snapshot"),
+    other: booleanOption(values, "pass-discard-other"),
+  };
+}

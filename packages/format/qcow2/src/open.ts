@@ -1,0 +1,117 @@
+/**
+ * Opening an image: header, tables, backing file, then a driver.
+ *
+ * Above: driver.ts (the definition), users without a graph. Below: header/decode, image.ts.
+ *
+ * 1. Opening reads and never writes, also for an image that is opened for writing [C15].
+ * 2. Memory is bounded by what the header may ask for: an L1 table of 32 MiB, a refcount table of 8 MiB;
+ *    the latter is read only for images that are opened for writing.
+ */
+import {
+  type BackingReference,
+  type BlockChild,
+  type OptionValues,
+  parseOptions,
+} from "@blocklayer/block-api";
+import type { MaybePromise } from "@blocklayer/bytes";
+import { createCodec } from "@blocklayer/codec";
+import { Qcow2Driver } from "./driver.js";
+import { ENTRY_BYTES, geometryOf } from "./geometry.js";
+import { readHeader } from "./header/decode.js";
+import { refuseWriting } from "./header/features.js";
+import type { Qcow2Header } from "./header/header.js";
+import { Qcow2Image } from "./image.js";
+import { L1Table } from "./mapping/l1-table.js";
+import {
+  cacheOptionsOf,
+  discardPolicyOf,
+  openOptions,
+  overlapLevelOf,
+  refuseMissingOptions,
+} from "./open-options.js";
+import { readRefcountTable, readTable } from "./read-tables.js";
+import { planCaches } from "./writeback/l2-cache.js";
+
+/** What opening needs. */
+export interface OpenParts {
+  readonly nodeName: string;
+  readonly file: BlockChild;
+  readonly readOnly: boolean;
+  /** Checked against `openOptions`, defaults filled in. */
+  readonly options: OptionValues;
+  /** Asked when the image names a backing file. */
+  readonly openBacking: (reference: BackingReference) => MaybePromise<BlockChild | undefined>;
+}
+
+/** How to open an image without a graph. */
+export interface OpenQcow2Options {
+  /** The image file: `directChild(openMemory(…))`, say. */
+  readonly file: BlockChild;
+  /** The backing file, already open. Absent: what the image does not hold reads as zeroes. */
+  readonly backing?: BlockChild;
+  readonly readOnly?: boolean;
+  /** As for QEMU's driver: `{ "l2-cache-size": "1M" }`. */
+  readonly options?: Readonly<Record<string, unknown>>;
+  readonly nodeName?: string;
+}
+
+/**
+ * Opens an image without a graph.
+ *
+ * @throws CorruptImageError, UnsupportedError; BlockError of the file, `EACCES` for a corrupt image that
+ *   is to be written
+ * @example
+ * const disk = await openQcow2({ file: directChild(openMemory({ bytes })), readOnly: true });
+ * const sector = new Uint8Array(512);
+ * await disk.readv(0, IoVector.of(sector));
+ */
+export function openQcow2(given: OpenQcow2Options): Promise<Qcow2Driver> {
+  return openDriver({
+    nodeName: given.nodeName ?? "qcow2",
+    file: given.file,
+    readOnly: given.readOnly === true,
+    options: parseOptions(openOptions, given.options ?? {}, "qcow2"),
+    openBacking: () => given.backing,
+  });
+}
+
+/** Opens an image. */
+export async function openDriver(parts: OpenParts): Promise<Qcow2Driver> {
+  const { file, options, readOnly, nodeName } = parts;
+  refuseMissingOptions(options);
+  const header = await readHeader(file);
+  if (!readOnly) refuseWriting(header, nodeName);
+  const geometry = geometryOf(header);
+  const cacheSizes = planCaches(geometry, cacheOptionsOf(options));
+  const l1Bytes = await readTable(file, header.l1TableOffset, header.l1Size * ENTRY_BYTES);
+  const refcountTable = await readRefcountTable(file, header, readOnly);
+  const backing = await openBackingOf(header, parts.openBacking);
+  return new Qcow2Driver(
+    new Qcow2Image({
+      nodeName,
+      file,
+      backing,
+      readOnly,
+      header,
+      l1: L1Table.decode(header.l1TableOffset, l1Bytes),
+      refcountTable,
+      cacheSizes,
+      overlapLevel: overlapLevelOf(options),
+      discardPolicy: discardPolicyOf(options),
+      makeCodec: () => createCodec("deflate"),
+    }),
+  );
+}
+
+async function openBackingOf(
+  header: Qcow2Header,
+  openBacking: OpenParts["openBacking"],
+): Promise<BlockChild | undefined> {
+  const { backingFilename, backingFormat } = header;
+  if (backingFilename === undefined || backingFilename === "") return undefined;
+  return openBacking(
+    backingFormat === undefined
+      ? { filename: backingFilename }
+      : { filename: backingFilename, format: backingFormat },
+  );
+}

@@ -1,0 +1,90 @@
+/**
+ * Raising refcounts, and adding the refcount blocks that this needs.
+ *
+ * Above: allocate.ts. Below: search.ts, stored.ts, grow.ts, order.ts.
+ *
+ * A new block takes the next free cluster. It counts itself when that cluster lies in its own range;
+ * otherwise the block that is responsible counts it, and must exist first: the two functions call each
+ * other, at most three deep, since some block in the chain counts itself.
+ *
+ * Order on disk [C6]: block, sync, table entry.
+ *
+ * Locking: the image lock is held throughout.
+ */
+import { assert, divideRoundUp } from "@blocklayer/bytes";
+import { type ClusterIndex, ENTRY_BYTES } from "../geometry.js";
+import type { Qcow2Image } from "../image.js";
+import { refcountTableWaitsForBlock } from "../writeback/order.js";
+import { growTable } from "./grow.js";
+import { OVERLAP } from "./overlap.js";
+import { findFree } from "./search.js";
+import { getRefcountBlock } from "./stored.js";
+import { RefcountTable } from "./table.js";
+
+/**
+ * Counts each cluster of a run once more.
+ *
+ * @returns false when a refcount block had to be added: nothing was counted, and the block may lie
+ *   where the caller wanted to go, so it searches again
+ */
+export async function raiseRefcounts(
+  image: Qcow2Image,
+  first: ClusterIndex,
+  count: number,
+): Promise<boolean> {
+  const { refcounts, geometry, refcountTable } = image;
+  const entries = geometry.refcountBlockEntries;
+  for (let index = Math.floor(first / entries); index * entries < first + count; index++) {
+    if (refcountTable.blockOffset(index) !== 0) continue;
+    await addRefcountBlock(image, Math.max(first, index * entries));
+    image.allocator.mayReuse(first);
+    return false;
+  }
+  for (let cluster = first; cluster < first + count; ) {
+    const block = await getRefcountBlock(image, cluster);
+    assert(block !== undefined, "the refcount block was there a moment ago");
+    const blockStart = cluster - (cluster % entries);
+    const end = Math.min(first + count, blockStart + entries);
+    try {
+      for (; cluster < end; cluster++) {
+        const value = refcounts.getRefcount(block, cluster - blockStart);
+        refcounts.setRefcount(block, cluster - blockStart, value + 1);
+      }
+    } finally {
+      refcounts.release(block);
+    }
+  }
+  return true;
+}
+
+/**
+ * Adds the refcount block that counts a cluster. Does nothing more than a part of that when another
+ * block had to be added first: the caller searches again in either case.
+ */
+async function addRefcountBlock(image: Qcow2Image, cluster: ClusterIndex): Promise<void> {
+  const { geometry, refcounts } = image;
+  const { clusterSize, refcountBlockEntries } = geometry;
+  const tableIndex = Math.floor(cluster / refcountBlockEntries);
+  const newCluster = await findFree(image, 1);
+  const blockOffset = newCluster * clusterSize;
+  const countsItself = Math.floor(newCluster / refcountBlockEntries) === tableIndex;
+  if (!countsItself && !(await raiseRefcounts(image, newCluster, 1))) return;
+  const block = await refcounts.getEmpty(blockOffset);
+  try {
+    refcounts.markDirty(block);
+    if (countsItself) refcounts.setRefcount(block, newCluster % refcountBlockEntries, 1);
+  } finally {
+    refcounts.release(block);
+  }
+  await refcountTableWaitsForBlock(image);
+  image.overlap.add(OVERLAP.refcountBlock, blockOffset, clusterSize);
+  if (tableIndex < image.refcountTable.entryCount) {
+    const at = image.refcountTable.hostOffset + tableIndex * ENTRY_BYTES;
+    await image.writeTable(at, RefcountTable.encodeEntry(blockOffset), OVERLAP.refcountTable);
+    image.refcountTable.set(tableIndex, blockOffset);
+    return;
+  }
+  const used = Math.max(cluster + 1, newCluster);
+  const firstRange = divideRoundUp(used, refcountBlockEntries);
+  await growTable(image, firstRange, tableIndex, blockOffset);
+}

@@ -1,0 +1,31 @@
+/**
+ * Looking up how often a host cluster is referenced.
+ *
+ * Above: search, raise, allocate, free. Below: refcount table and cache.
+ *
+ * Locking: the image lock is held throughout.
+ */
+import type { Table } from "@blocklayer/metadata-cache";
+import type { ClusterIndex } from "../geometry.js";
+import type { Qcow2Image } from "../image.js";
+
+/** The refcount block of a cluster, pinned; undefined when there is none: every count is 0. */
+export async function getRefcountBlock(
+  image: Qcow2Image,
+  cluster: ClusterIndex,
+): Promise<Table | undefined> {
+  const { refcountBlockEntries } = image.geometry;
+  const offset = image.refcountTable.blockOffset(Math.floor(cluster / refcountBlockEntries));
+  return offset === 0 ? undefined : image.refcounts.get(offset);
+}
+
+/** How often a host cluster is referenced. */
+export async function getRefcount(image: Qcow2Image, cluster: ClusterIndex): Promise<number> {
+  const block = await getRefcountBlock(image, cluster);
+  if (block === undefined) return 0;
+  try {
+    return image.refcounts.getRefcount(block, cluster % image.geometry.refcountBlockEntries);
+  } finally {
+    image.refcounts.release(block);
+  }
+}

@@ -1,0 +1,206 @@
+import { directChild } from "@blocklayer/block-api";
+import { IoVector } from "@blocklayer/bytes";
+import {
+  type CrashState,
+  crashStates,
+  Random,
+  ReferenceDisk,
+  SimDisk,
+  SimScheduler,
+  stampedBytes,
+  Trace,
+  TrackedGuest,
+} from "@blocklayer/sim";
+import { describe, expect, test } from "vitest";
+import { checkQcow2, openQcow2, type Qcow2Driver, readHeader } from "../src/index.js";
+import { createInMemory } from "./support/images.js";
+import { keepCodecWarm } from "./support/warm-codec.js";
+
+keepCodecWarm();
+
+const RUNS = Number(process.env["BLOCKLAYER_FUZZ_RUNS"] ?? 1);
+
+interface CrashCase {
+  readonly name: string;
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly sizeBytes: number;
+  readonly steps: number;
+  /** Requests that run side by side. */
+  readonly parallel: number;
+  readonly compressed: boolean;
+  /** Written before the recording begins, from the start of the disk on. */
+  readonly prefillBytes?: number;
+}
+
+const CASES: readonly CrashCase[] = [
+  {
+    name: "512 B clusters, the refcount table grows",
+    options: { cluster_size: 512, refcount_bits: 64 },
+    sizeBytes: 2_621_440,
+    steps: 100,
+    parallel: 1,
+    compressed: false,
+    prefillBytes: 1_960_000 - (1_960_000 % 512),
+  },
+  {
+    name: "512 B clusters, refcount blocks and tables grow",
+    options: { cluster_size: 512, refcount_bits: 64 },
+    sizeBytes: 131_072,
+    steps: 40,
+    parallel: 1,
+    compressed: false,
+  },
+  {
+    name: "512 B clusters, compressed",
+    options: { cluster_size: 512, refcount_bits: 16 },
+    sizeBytes: 65_536,
+    steps: 40,
+    parallel: 1,
+    compressed: true,
+  },
+  {
+    name: "4 KiB clusters, copy-on-write",
+    options: { cluster_size: 4096, refcount_bits: 16 },
+    sizeBytes: 262_144,
+    steps: 40,
+    parallel: 1,
+    compressed: true,
+  },
+  {
+    name: "version 2",
+    options: { cluster_size: 1024, compat: "v2" },
+    sizeBytes: 131_072,
+    steps: 40,
+    parallel: 1,
+    compressed: true,
+  },
+  {
+    name: "4 KiB clusters, side by side",
+    options: { cluster_size: 4096, refcount_bits: 8 },
+    sizeBytes: 131_072,
+    steps: 40,
+    parallel: 4,
+    compressed: false,
+  },
+];
+
+/** One request of the guest, chosen by the random numbers. */
+async function request(
+  guest: TrackedGuest,
+  one: CrashCase,
+  random: Random,
+  tag: number,
+): Promise<void> {
+  const sectors = one.sizeBytes / 512;
+  const first = (one.prefillBytes ?? 0) / 512;
+  const offset = 512 * (first + random.below(sectors - first));
+  const length = Math.min(one.sizeBytes - offset, 512 * (1 + random.below(20)));
+  const kind = random.below(10);
+  const clusterSize = one.options["cluster_size"] as number;
+  if (kind < 5) await guest.write(offset, stampedBytes(tag, offset, length));
+  else if (kind < 7 && one.compressed) {
+    const start = offset - (offset % clusterSize);
+    const end = Math.min(one.sizeBytes, start + clusterSize * (1 + random.below(3)));
+    await guest.write(start, stampedBytes(tag, start, end - start), { compressed: true });
+  } else if (kind === 7)
+    await guest.writeZeroes(offset, length, { mayUnmap: random.below(2) === 0 });
+  else if (kind === 8) await guest.discard(offset, length);
+  else await guest.flush();
+}
+
+/** Runs a guest on an image and records what reaches its file. */
+async function record(
+  one: CrashCase,
+  seed: number,
+): Promise<{ trace: Trace; reference: ReferenceDisk }> {
+  const image = await createInMemory({ size: one.sizeBytes, ...one.options });
+  const prefill = new Uint8Array(one.prefillBytes ?? 0);
+  const initial = new Uint8Array(one.sizeBytes);
+  if (prefill.length > 0) {
+    prefill.set(stampedBytes(0, 0, prefill.length));
+    initial.set(prefill);
+    const disk = await openQcow2({ file: directChild(image) });
+    await disk.writev(0, IoVector.of(prefill));
+    await disk.close();
+  }
+  const trace = new Trace();
+  const scheduler = one.parallel > 1 ? new SimScheduler({ seed, settleTurns: 500 }) : undefined;
+  const file = new SimDisk({
+    content: image.bytes,
+    trace,
+    ...(scheduler === undefined ? {} : { scheduler }),
+  });
+  const reference = new ReferenceDisk({
+    lengthBytes: one.sizeBytes,
+    content: initial,
+    trace,
+  });
+  const work = async (): Promise<void> => {
+    const disk = await openQcow2({
+      file: directChild(file),
+      options: { "l2-cache-size": "4k", "l2-cache-entry-size": 512 },
+    });
+    const flush = async (): Promise<void> => {
+      await disk.flushToOs();
+      await file.flushToOs();
+      await file.flushToDisk();
+    };
+    const guest = new TrackedGuest(deviceOf(disk, flush), reference);
+    const random = new Random(seed);
+    let tag = 1;
+    const worker = async (): Promise<void> => {
+      for (let i = 0; i < one.steps / one.parallel; i++) await request(guest, one, random, tag++);
+    };
+    await Promise.all(Array.from({ length: one.parallel }, worker));
+    await disk.close();
+  };
+  await (scheduler === undefined ? work() : scheduler.run(work));
+  return { trace, reference };
+}
+
+function deviceOf(
+  disk: Qcow2Driver,
+  flush: () => Promise<void>,
+): ConstructorParameters<typeof TrackedGuest>[0] {
+  return {
+    writev: (offset, source, options) => disk.writev(offset, source, options),
+    writeZeroes: (offset, length, options) => disk.writeZeroes(offset, length, options),
+    discard: (offset, length) => disk.discard(offset, length),
+    flush,
+  };
+}
+
+/** What a crash left must open, check without corruption, and show old or new bytes. */
+async function inspect(state: CrashState, reference: ReferenceDisk): Promise<void> {
+  const file = directChild(state.open());
+  const result = await checkQcow2(file, await readHeader(file));
+  if (result.corruptions > 0 || result.checkErrors > 0) {
+    throw new Error(`${state.describe()}\n${JSON.stringify(result.findings, undefined, 1)}`);
+  }
+  const disk = await openQcow2({ file, readOnly: true });
+  const bytes = new Uint8Array(disk.lengthBytes);
+  await disk.readv(0, IoVector.of(bytes));
+  await disk.close();
+  reference.checkCrash(bytes, state.position, state.describe());
+}
+
+describe("Qcow2Driver after a crash", () => {
+  test.each(CASES)(
+    "must show old or new bytes and leak at most: $name",
+    { timeout: 600_000 },
+    async (one) => {
+      let states = 0;
+      for (let run = 0; run < RUNS; run++) {
+        const seed = 1 + run * 31 + one.sizeBytes / 512;
+        const { trace, reference } = await record(one, seed);
+        const maxSubsets = Number(process.env["BLOCKLAYER_CRASH_SUBSETS"] ?? 4);
+        for (const state of crashStates(trace, { seed, maxSubsets, tear: true })) {
+          await inspect(state, reference);
+          states++;
+        }
+      }
+      console.log(`${one.name}: ${states} crash states`);
+      expect(states).toBeGreaterThan(100);
+    },
+  );
+});

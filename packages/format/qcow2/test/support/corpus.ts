@@ -1,0 +1,115 @@
+/** Images of every shape, made by the real qemu-img and qemu-io. */
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
+import { promisify } from "node:util";
+
+const run = promisify(execFile);
+
+/** How one image is made. */
+export interface Recipe {
+  readonly name: string;
+  readonly options: string;
+  readonly size: string;
+  /** Steps behind creation: `io …` for qemu-io, else arguments of qemu-img; `$` is the image. */
+  readonly steps: readonly string[];
+}
+
+export const RECIPES: readonly Recipe[] = [
+  { name: "empty", options: "cluster_size=4k", size: "1M", steps: [] },
+  {
+    name: "data",
+    options: "cluster_size=4k",
+    size: "4M",
+    steps: [
+      "io write -P 1 0 300k",
+      "io write -P 2 1M 17k",
+      "io write -z 2M 64k",
+      "io write -P 3 3M 4k",
+    ],
+  },
+  {
+    name: "compressed",
+    options: "cluster_size=4k",
+    size: "4M",
+    steps: [
+      "io write -c -P 1 0 4k",
+      "io write -c -P 2 4k 4k",
+      "io write -P 3 64k 20k",
+      "io write -c -P 4 1M 4k",
+      "io write -c -P 5 2M 4k",
+      "io write -P 6 4k 4k",
+    ],
+  },
+  {
+    name: "snapshots",
+    options: "cluster_size=512",
+    size: "256k",
+    steps: [
+      "io write -P 1 0 64k",
+      "snapshot -c one $",
+      "io write -P 2 0 10k",
+      "io write -c -P 5 128k 512",
+      "snapshot -c two $",
+      "io write -P 3 5k 10k",
+    ],
+  },
+  {
+    name: "bitmaps",
+    options: "cluster_size=1k",
+    size: "1M",
+    steps: [
+      "bitmap --add $ first",
+      "bitmap --add -g 512 $ second",
+      "io write -P 1 0 200k",
+      "bitmap --disable $ first",
+    ],
+  },
+  {
+    name: "version2",
+    options: "cluster_size=512,compat=0.10",
+    size: "200k",
+    steps: ["io write -P 1 0 100k", "io write -c -P 2 150k 512"],
+  },
+  {
+    name: "refcount1",
+    options: "cluster_size=512,refcount_bits=1",
+    size: "1M",
+    steps: ["io write -P 1 0 100k", "io discard 10k 8k"],
+  },
+  {
+    name: "refcount64",
+    options: "cluster_size=512,refcount_bits=64",
+    size: "1M",
+    steps: ["io write -P 1 0 100k", "snapshot -c one $", "io write -P 2 50k 20k"],
+  },
+  {
+    name: "preallocated",
+    options: "cluster_size=2k,preallocation=metadata,refcount_bits=8",
+    size: "1M",
+    steps: ["io write -P 1 0 100k", "io write -z 50k 20k"],
+  },
+  { name: "large", options: "cluster_size=64k", size: "1T", steps: ["io write -P 1 500G 1M"] },
+];
+
+/** Makes an image in `filename`, and returns its bytes. */
+export async function makeImage(recipe: Recipe, filename: string): Promise<Uint8Array> {
+  await run("qemu-img", [
+    "create",
+    "-q",
+    "-f",
+    "qcow2",
+    "-o",
+    recipe.options,
+    filename,
+    recipe.size,
+  ]);
+  for (const step of recipe.steps) {
+    if (step.startsWith("io ")) await run("qemu-io", ["-c", step.slice(3), filename]);
+    else
+      await run(
+        "qemu-img",
+        step.split(" ").map((word) => (word === "$" ? filename : word)),
+      );
+  }
+  return new Uint8Array(await readFile(filename));
+}
