@@ -5,7 +5,7 @@
  * 1. An extent of data stays true, or becomes too cautious, when more is written. So only `forget` drops it.
  * 2. A hole stops being one when it is written: `noteWritten` drops it. It must be told *after* the write
  *    ended, since whoever looks during the write may still find the hole.
- * 3. A hole is kept only while nobody else may write to the file (`mayKeepHoles`).
+ * 3. A hole is kept only while nobody else may write to the file (`mayKeepHoles`), and forgotten when that ends.
  */
 import { rangesOverlap } from "@blocklayer/bytes";
 
@@ -18,8 +18,18 @@ export interface FileExtent {
 
 /** One extent, or none. */
 export class ExtentCache {
-  mayKeepHoles = false;
+  #mayKeepHoles = false;
   #last: FileExtent | undefined;
+
+  /** Whether nobody else may write to the file. */
+  get mayKeepHoles(): boolean {
+    return this.#mayKeepHoles;
+  }
+
+  set mayKeepHoles(may: boolean) {
+    this.#mayKeepHoles = may;
+    if (!may) this.forget();
+  }
 
   /** The cached extent that covers `offset`. */
   find(offset: number): FileExtent | undefined {
@@ -28,7 +38,7 @@ export class ExtentCache {
   }
 
   keep(extent: FileExtent): void {
-    if (extent.data || this.mayKeepHoles) this.#last = extent;
+    if (extent.data || this.#mayKeepHoles) this.#last = extent;
   }
 
   noteWritten(offset: number, end: number): void {

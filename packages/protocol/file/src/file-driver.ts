@@ -35,7 +35,13 @@ import {
 import { fdatasync } from "node:fs";
 import type { FileExtent } from "./extent-cache.js";
 import { canceledError, fileError } from "./file-error.js";
-import { capabilitiesOf, limitsFor, permissionsFor } from "./file-limits.js";
+import {
+  capabilitiesOf,
+  limitsFor,
+  lockedPermissions,
+  mayKeepHoles,
+  permissionsFor,
+} from "./file-limits.js";
 import { isOneHole, seekExtent, statusOf } from "./file-status.js";
 import type { HostFile } from "./host-file.js";
 import type { ImageLock, LockState } from "./image-lock.js";
@@ -50,6 +56,7 @@ export interface FileParts {
   readonly native: NativeFs | undefined;
   readonly lock: ImageLock;
   readonly permissions: Permissions;
+  readonly forceShare: boolean;
   readonly noFlush: boolean;
   readonly limits: BlockLimits;
   /** Opens the same name again, for `reopen`. */
@@ -73,6 +80,7 @@ export class FileDriver implements BlockDriver {
   #lock: ImageLock;
   #noFlush: boolean;
   #permissions: Permissions;
+  readonly #forceShare: boolean;
   readonly #native: NativeFs | undefined;
   readonly #openAgain: OpenAgain;
   #flushFailure: BlockError | undefined;
@@ -88,6 +96,7 @@ export class FileDriver implements BlockDriver {
     this.#native = parts.native;
     this.#lock = parts.lock;
     this.#permissions = parts.permissions;
+    this.#forceShare = parts.forceShare;
     this.#noFlush = parts.noFlush;
     this.#limits = parts.limits;
     this.#openAgain = parts.openAgain;
@@ -177,7 +186,7 @@ export class FileDriver implements BlockDriver {
 
   async truncate(lengthBytes: number, options?: TruncateOptions): Promise<void> {
     this.#beginChange("truncate", options?.signal);
-    await resizeFile(this.#file, this.#space, lengthBytes, options);
+    await resizeFile(this.#file, this.#space, lengthBytes, options, () => this.flushToDisk());
   }
 
   /** Every write is with the operating system already. */
@@ -196,7 +205,6 @@ export class FileDriver implements BlockDriver {
     if (this.#noFlush || this.#file.readOnly) return;
     this.#flushes++;
     const file = this.#file;
-    const wasDirty = file.dirty;
     file.dirty = false;
     return new Promise((resolve, reject) => {
       fdatasync(file.fd, (error) => {
@@ -204,7 +212,7 @@ export class FileDriver implements BlockDriver {
           resolve();
           return;
         }
-        file.dirty = wasDirty;
+        file.dirty = true;
         const failure = fileError(error, "flush", file);
         if (!file.direct) this.#flushFailure ??= failure;
         reject(failure);
@@ -220,14 +228,18 @@ export class FileDriver implements BlockDriver {
     this.#begin("reopen", undefined);
     const direct = flagOf(request.options["cache.direct"], this.#file.direct);
     const noFlush = flagOf(request.options["cache.no-flush"], this.#noFlush);
-    const permissions = request.permissions ?? permissionsFor(this.#permissions, request.readOnly);
-    if (direct !== this.#file.direct || request.readOnly !== this.#file.readOnly) {
-      await this.#replaceFile(request.readOnly, direct, permissions);
-    } else {
-      await this.#lock.set(permissions);
+    const asked = request.permissions ?? permissionsFor(this.#permissions, request.readOnly);
+    if (this.#forceShare && !request.readOnly) {
+      const message = `reopen of '${this.filename}': force-share=on needs read-only=on`;
+      throw new BlockError("EINVAL", message, { op: "reopen", node: this.#file.nodeName });
     }
-    this.#permissions = permissions;
+    if (direct !== this.#file.direct || request.readOnly !== this.#file.readOnly) {
+      await this.#replaceFile(request.readOnly, direct, asked);
+    } else {
+      await this.#relock(asked);
+    }
     this.#noFlush = noFlush;
+    this.#file.extents.mayKeepHoles = mayKeepHoles(this.#lock.state, this.#permissions);
   }
 
   async close(): Promise<void> {
@@ -270,7 +282,13 @@ export class FileDriver implements BlockDriver {
     };
   }
 
-  async #replaceFile(readOnly: boolean, direct: boolean, permissions: Permissions): Promise<void> {
+  async #relock(asked: Permissions): Promise<void> {
+    const permissions = lockedPermissions(asked, this.#file.readOnly, this.#forceShare);
+    await this.#lock.set(permissions);
+    this.#permissions = permissions;
+  }
+
+  async #replaceFile(readOnly: boolean, direct: boolean, asked: Permissions): Promise<void> {
     const next = await this.#openAgain({ readOnly, direct });
     try {
       if (next.identity !== this.#file.identity) {
@@ -281,15 +299,17 @@ export class FileDriver implements BlockDriver {
       }
       const limits = await limitsFor(next);
       if (this.#file.dirty) await this.flushToDisk();
+      const permissions = lockedPermissions(asked, next.readOnly, this.#forceShare);
       const lock = await this.#lockFor(next, permissions);
-      next.extents.mayKeepHoles = this.#file.extents.mayKeepHoles;
       const old = this.#file;
       this.#file = next;
       this.#lock = lock;
+      this.#permissions = permissions;
       this.#limits = limits;
       this.#space = new FileSpace(next, this.#native, limits.requestAlignment);
       this.#capabilities = capabilitiesOf(next, this.#space);
-      await old.close();
+      // All that was written is stable, so a failed close of the old descriptor loses nothing.
+      await old.close().catch(() => undefined);
     } catch (error) {
       if (next !== this.#file) await next.close().catch(() => undefined);
       throw error;

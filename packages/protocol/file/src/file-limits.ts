@@ -1,6 +1,7 @@
 /** What a file can take, what it can do, and what its user holds: derived, never stored. */
 import { alignDown } from "@blocklayer/bytes";
 import {
+  ALL_PERMISSIONS,
   type BlockCapabilities,
   type BlockLimits,
   limitsOf,
@@ -11,14 +12,31 @@ import {
 import { probeDirectAlignment, SAFE_ALIGNMENT } from "./alignment-probe.js";
 import { logicalBlockBytes } from "./block-device.js";
 import type { HostFile } from "./host-file.js";
+import type { LockState } from "./image-lock.js";
 import type { FileSpace } from "./space.js";
 
 /** What users of a file alone hold, when they do not say. */
-export function defaultPermissions(readOnly: boolean, forceShare: boolean): Permissions {
+export function defaultPermissions(readOnly: boolean): Permissions {
   const { consistentRead, write, writeUnchanged, resize } = PERMISSION;
   const held = readOnly ? consistentRead : consistentRead | write | resize;
-  const shared = consistentRead | writeUnchanged;
-  return { held, shared: forceShare ? shared | write | resize : shared };
+  return { held, shared: consistentRead | writeUnchanged };
+}
+
+/** What the locks say: who cannot write holds no more than reading, and with `force-share` others may do anything. */
+export function lockedPermissions(
+  { held, shared }: Permissions,
+  readOnly: boolean,
+  forceShare: boolean,
+): Permissions {
+  return {
+    held: readOnly ? held & PERMISSION.consistentRead : held,
+    shared: forceShare ? ALL_PERMISSIONS : shared,
+  };
+}
+
+/** Whether holes stay holes until this process writes to them. */
+export function mayKeepHoles(lock: LockState, { shared }: Permissions): boolean {
+  return lock === "locked" && (shared & PERMISSION.write) === 0;
 }
 
 /** The permissions after a change of the read-only state, when nobody says otherwise. */

@@ -8,7 +8,6 @@
  */
 import { BlockError } from "@blocklayer/bytes";
 import { type BigIntStats, close, constants, fstat, ftruncate, open, stat } from "node:fs";
-import { platform } from "node:process";
 import { promisify } from "node:util";
 import { deviceLengthBytes, type DeviceNumber, deviceNumberOf } from "./block-device.js";
 import { ExtentCache } from "./extent-cache.js";
@@ -200,7 +199,7 @@ function directFlag(request: NamedFile): number {
   if (flag !== undefined) return flag;
   throw new BlockError(
     "ENOTSUP",
-    `Could not open '${request.filename}': cache.direct=on is not possible on ${platform}`,
+    `Could not open '${request.filename}': cache.direct=on is not possible on ${process.platform}`,
     { op: "open", node: request.nodeName },
   );
 }

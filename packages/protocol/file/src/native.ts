@@ -9,7 +9,6 @@
  * holes"), and the caller decides.
  */
 import { CoSemaphore } from "@blocklayer/co-lock";
-import { arch, platform } from "node:process";
 
 /** Modes of `allocate`: Linux' FALLOC_FL_*; 0 sets space aside and grows the file. */
 export const FALLOCATE = { keepSize: 1, punchHole: 2, zeroRange: 16 } as const;
@@ -68,9 +67,10 @@ export function loadNative(): Promise<NativeLoad> {
   return loading;
 }
 
+// The global, not "node:process": importing that runs all its getters, which open the standard streams.
 async function load(): Promise<NativeLoad> {
-  if (platform !== "linux" || !ARCHITECTURES.has(arch)) {
-    return { reason: `native file calls are not known for ${platform} on ${arch}` };
+  if (process.platform !== "linux" || !ARCHITECTURES.has(process.arch)) {
+    return { reason: `native file calls are not known for ${process.platform} on ${process.arch}` };
   }
   try {
     const { default: koffi } = await import("koffi");

@@ -8,14 +8,13 @@ import {
   type DriverDefinition,
   type OpenContext,
   type OptionSchema,
-  PERMISSION,
   type Permissions,
   stringOption,
 } from "@blocklayer/block-api";
 import { CREATE_OPTIONS, createDevice, createFile, removeFile } from "./create-file.js";
 import { FileDriver } from "./file-driver.js";
-import { defaultPermissions, limitsFor } from "./file-limits.js";
-import { type HostFile, openHostFile } from "./host-file.js";
+import { defaultPermissions, limitsFor, lockedPermissions, mayKeepHoles } from "./file-limits.js";
+import { openHostFile } from "./host-file.js";
 import { ImageLock, type LockingMode } from "./image-lock.js";
 import { loadNative, type NativeLoad } from "./native.js";
 
@@ -81,33 +80,25 @@ export async function openFile(
     options.autoReadOnly === true,
   );
   try {
-    const permissions = permissionsOf(options, file, forceShare);
+    const asked = options.permissions ?? defaultPermissions(file.readOnly);
+    const permissions = lockedPermissions(asked, file.readOnly, forceShare);
     const lock = new ImageLock(file, native, locking);
     await lock.set(permissions);
-    file.extents.mayKeepHoles =
-      lock.state === "locked" && (permissions.shared & PERMISSION.write) === 0;
+    file.extents.mayKeepHoles = mayKeepHoles(lock.state, permissions);
     return new FileDriver({
       file,
       native,
       lock,
       permissions,
+      forceShare,
       noFlush: options.noFlush === true,
       limits: await limitsFor(file),
-      openAgain: (how) => openWith(how, false),
+      openAgain: (how) => openWith(how, options.autoReadOnly === true),
     });
   } catch (error) {
     await file.close().catch(() => undefined);
     throw error;
   }
-}
-
-function permissionsOf(options: OpenFileOptions, file: HostFile, forceShare: boolean): Permissions {
-  const { held, shared } = options.permissions ?? defaultPermissions(file.readOnly, forceShare);
-  const { consistentRead, write, writeUnchanged, resize } = PERMISSION;
-  return {
-    held: file.readOnly ? held & consistentRead : held,
-    shared: forceShare ? consistentRead | write | writeUnchanged | resize : shared,
-  };
 }
 
 const OPEN_OPTIONS: OptionSchema = {

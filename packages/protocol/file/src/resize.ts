@@ -1,5 +1,5 @@
 /** Changing the length of a file, with space set aside or not. */
-import { BlockError, IoVector } from "@blocklayer/bytes";
+import { BlockError, IoVector, type MaybePromise } from "@blocklayer/bytes";
 import type { PreallocationMode, TruncateOptions } from "@blocklayer/block-api";
 import { fdatasync } from "node:fs";
 import { promisify } from "node:util";
@@ -19,6 +19,8 @@ const FIRST_BLOCK_BYTES = 4096;
  *
  * Requires: no request in flight.
  *
+ * @param sync - makes the file stable; who keeps track of failed syncs gives its own, since the system tells of each
+ *   lost write only once
  * @throws BlockError `ENOTSUP` for a device, for a preallocation that is not possible here, and for one that
  *   comes with a shorter file. After failure: the length is as before.
  */
@@ -27,6 +29,7 @@ export async function resizeFile(
   space: FileSpace,
   lengthBytes: number,
   options: TruncateOptions = {},
+  sync: () => MaybePromise<void> = () => syncFile(file),
 ): Promise<void> {
   const mode = options.preallocation ?? "off";
   const before = file.lengthBytes;
@@ -43,8 +46,9 @@ export async function resizeFile(
       if (before === 0) await writeFirstBlock(file);
     } else {
       await file.setLength(lengthBytes);
-      await space.fill(before, lengthBytes, options.signal);
-      await sync(file);
+      await space.fillGrowth(before, lengthBytes, options.signal);
+      if (file.lengthBytes > lengthBytes) await file.setLength(lengthBytes);
+      await sync();
     }
   } catch (error) {
     // The first failure is the one to tell; a file that is too long holds zeroes only.
@@ -89,7 +93,7 @@ async function writeFirstBlock(file: HostFile): Promise<void> {
   }
 }
 
-async function sync(file: HostFile): Promise<void> {
+async function syncFile(file: HostFile): Promise<void> {
   try {
     await fdatasyncAsync(file.fd);
   } catch (cause) {

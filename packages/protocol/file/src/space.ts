@@ -101,6 +101,14 @@ export class FileSpace {
     }
   }
 
+  /**
+   * Writes real zeroes over what a file got when it became longer. Past the page cache in whole units, so it may end
+   * longer than `end`; a unit that `offset` lies in keeps its old bytes.
+   */
+  async fillGrowth(offset: number, end: number, signal?: AbortSignal): Promise<void> {
+    await this.fill(alignUp(offset, this.#alignment), alignUp(end, this.#alignment), signal);
+  }
+
   /** Zeroes by making a hole. @returns whether it is done */
   async #punchZero(offset: number, end: number): Promise<boolean> {
     if (!this.#canPunch) return false;

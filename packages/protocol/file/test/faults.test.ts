@@ -23,6 +23,7 @@ const faults = vi.hoisted(() => ({
   write: undefined as unknown,
   fdatasync: undefined as unknown,
   close: undefined as unknown,
+  open: undefined as unknown,
 }));
 
 vi.mock("node:fs", async (importOriginal) => {
@@ -40,6 +41,8 @@ vi.mock("node:fs", async (importOriginal) => {
     write: wrap("write"),
     fdatasync: wrap("fdatasync"),
     close: wrap("close"),
+    // `promisify` gives what a callback got, so a plain wrapper will do.
+    open: wrap("open"),
   };
 });
 
@@ -253,6 +256,34 @@ describe("flushToDisk()", () => {
     expect(syncs).toBe(0);
   });
 
+  test("must keep failing when the sync of preallocation=full took the news of a lost write", async () => {
+    const disk = await openFile(fresh(100));
+    await disk.writev(0, IoVector.allocate(10));
+    faults.fdatasync = failing;
+    const first = await failureOf(() => disk.truncate(MiB, { preallocation: "full" }));
+    expect(first.op).toBe("flush");
+    faults.fdatasync = undefined;
+    expect(await failureOf(() => disk.flushToDisk())).toBe(first);
+    expect(await failureOf(() => disk.close())).toBe(first);
+  });
+
+  test("must not forget a write that ended while two failing flushes ran", async () => {
+    const disk = await openFile(fresh(4096), { direct: true }).catch(() => undefined);
+    if (disk === undefined) return;
+    const memory = new Uint8Array(new WebAssembly.Memory({ initial: 1 }).buffer, 0, 4096);
+    await disk.writev(0, IoVector.of(memory));
+    const waiting: (() => void)[] = [];
+    faults.fdatasync = (_fd: number, callback: (error: unknown) => void): void => {
+      waiting.push(() => callback(errno("EIO")));
+    };
+    const flushes = [failureOf(() => disk.flushToDisk()), failureOf(() => disk.flushToDisk())];
+    await disk.writev(0, IoVector.of(memory));
+    for (const fail of waiting) fail();
+    await Promise.all(flushes);
+    faults.fdatasync = failing;
+    expect((await failureOf(() => disk.close())).op).toBe("flush");
+  });
+
   test("writev() with fua must flush", async () => {
     await using disk = await openFile(fresh(100));
     faults.fdatasync = failing;
@@ -296,6 +327,31 @@ describe("truncate()", () => {
     expect(writes).toBe(3);
     expect(disk.lengthBytes).toBe(1000);
     expect(readFileSync(filename).length).toBe(1000);
+  });
+});
+
+describe("reopen()", () => {
+  test("must stand when the descriptor that it replaced fails to close", async () => {
+    const disk = await openFile(fresh(100), { readOnly: true });
+    faults.close = (fd: number, callback: (error: unknown) => void): void => {
+      real.close(fd, () => callback(errno("EIO")));
+    };
+    await disk.reopen({ readOnly: false, options: {} });
+    faults.close = undefined;
+    await disk.writev(0, IoVector.allocate(10));
+    await disk.close();
+  });
+
+  test("must leave a file read-only that auto-read-only opened so", async () => {
+    faults.open = (name: string, flags: number, ...rest: unknown[]): void => {
+      const callback = rest.at(-1) as (error: unknown, fd?: number) => void;
+      if ((flags & real.constants.O_RDWR) !== 0) setImmediate(callback, errno("EROFS"));
+      else real.open(name, flags, callback);
+    };
+    await using disk = await openFile(fresh(100), { autoReadOnly: true });
+    // What a graph asks when it only changes permissions.
+    await disk.reopen({ readOnly: false, options: {}, permissions: { held: 3, shared: 15 } });
+    expect(disk.capabilities.write).toBe(false);
   });
 });
 

@@ -367,6 +367,17 @@ describe.runIf(await tryDirect())("FileDriver past the page cache", () => {
     ).toBe(true);
   });
 
+  test("truncate() with preallocation=full must take unaligned lengths, old and new", async () => {
+    const filename = fresh(patterned(1000));
+    await using disk = await openFile(filename, { direct: true });
+    await disk.truncate(100_000, { preallocation: "full" });
+    expect([disk.lengthBytes, statSync(filename).size]).toEqual([100_000, 100_000]);
+    const bytes = readFileSync(filename);
+    expect(Buffer.compare(bytes.subarray(0, 1000), patterned(1000))).toBe(0);
+    expect(bytes.subarray(1000).every((byte) => byte === 0)).toBe(true);
+    expect(await disk.allocatedBytes()).toBeGreaterThanOrEqual(100_000);
+  });
+
   test("blockStatus() must give whole units, at an unaligned end too", async () => {
     const filename = fresh(patterned(10001));
     await using disk = await openFile(filename, { direct: true });

@@ -1,7 +1,15 @@
 /** Locks between our own opens, and with the real qemu-io and qemu-img in both directions. */
-import { readdirSync, readFileSync, readlinkSync, statSync, writeFileSync } from "node:fs";
+import {
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
-import { PERMISSION } from "@blocklayer/block-api";
+import { ALL_PERMISSIONS, PERMISSION } from "@blocklayer/block-api";
+import { IoVector, MiB } from "@blocklayer/bytes";
 import { describe, expect, test } from "vitest";
 import { createFile, loadNative, lockSupport, openFile } from "../src/index.js";
 import { failureOf, noNative, QemuIo, run, scratchDirectory, useQemu } from "./support.js";
@@ -118,6 +126,36 @@ describe.runIf(hasLocks)("ImageLock between opens of one process", () => {
     expect(first.capabilities.write).toBe(false);
     await second.close();
     expect(lockedBytes(filename)).toEqual([100, 201, 203]);
+  });
+
+  test("reopen() must keep forceShare, beside a writer too", async () => {
+    const filename = fresh();
+    await using writer = await openFile(filename);
+    const before = lockedBytes(filename);
+    await using reader = await openFile(filename, { readOnly: true, forceShare: true });
+    const permissions = { held: PERMISSION.consistentRead, shared: PERMISSION.consistentRead };
+    await reader.reopen({ readOnly: true, options: {}, permissions });
+    expect(lockedBytes(filename).filter((byte) => byte >= 200)).toEqual(
+      before.filter((byte) => byte >= 200),
+    );
+    expect(await failureOf(() => reader.reopen({ readOnly: false, options: {} }))).toMatchObject({
+      code: "EINVAL",
+      op: "reopen",
+    });
+    expect(writer.lockState).toBe("locked");
+  });
+
+  test("reopen() that lets others write must forget which holes there are", async () => {
+    const filename = fresh();
+    truncateSync(filename, MiB);
+    await using reader = await openFile(filename, { readOnly: true });
+    expect((await reader.blockStatus(524288, 4096)).zero).toBe(true);
+    const shared = { held: PERMISSION.consistentRead, shared: ALL_PERMISSIONS };
+    await reader.reopen({ readOnly: true, options: {}, permissions: shared });
+    const alone = { held: PERMISSION.write, shared: PERMISSION.consistentRead };
+    await using writer = await openFile(filename, { permissions: alone });
+    await writer.writev(524288, IoVector.of(new Uint8Array(4096).fill(7)));
+    expect((await reader.blockStatus(524288, 4096)).zero).toBe(false);
   });
 
   test("createFile() must not touch a file that somebody uses", async () => {

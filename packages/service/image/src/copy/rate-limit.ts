@@ -1,0 +1,49 @@
+/** At most so many bytes a second, by letting each writer wait for its turn. */
+import { BlockError } from "@blocklayer/bytes";
+
+/** Waits shorter than this are not worth a timer; they are made up for later. */
+const SHORTEST_WAIT_MS = 5;
+
+/** Time and timers, given from outside so that tests need not wait. */
+export interface Clock {
+  nowMs(): number;
+  sleep(milliseconds: number, signal?: AbortSignal): Promise<void>;
+}
+
+/** The clock of the runtime. */
+export const systemClock: Clock = {
+  nowMs: () => performance.now(),
+  sleep: (milliseconds, signal) =>
+    new Promise((resolve, reject) => {
+      const cancel = (): void => {
+        clearTimeout(timer);
+        reject(new BlockError("ECANCELED", "convert was aborted", { cause: signal?.reason }));
+      };
+      const timer = setTimeout(() => {
+        signal?.removeEventListener("abort", cancel);
+        resolve();
+      }, milliseconds);
+      if (signal?.aborted === true) cancel();
+      else signal?.addEventListener("abort", cancel, { once: true });
+    }),
+};
+
+export class RateLimit {
+  readonly #bytesPerMs: number;
+  readonly #clock: Clock;
+  #freeAtMs: number;
+
+  constructor(bytesPerSecond: number, clock: Clock = systemClock) {
+    this.#bytesPerMs = bytesPerSecond / 1000;
+    this.#clock = clock;
+    this.#freeAtMs = clock.nowMs();
+  }
+
+  /** Waits until this many bytes may go. */
+  async take(bytes: number, signal?: AbortSignal): Promise<void> {
+    const now = this.#clock.nowMs();
+    const wait = this.#freeAtMs - now;
+    this.#freeAtMs = Math.max(this.#freeAtMs, now) + bytes / this.#bytesPerMs;
+    if (wait >= SHORTEST_WAIT_MS) await this.#clock.sleep(wait, signal);
+  }
+}

@@ -1,0 +1,31 @@
+export { checkImage, type CheckImageOptions, type CheckImageResult } from "./info/check-image.js";
+export { compareImages } from "./compare/compare-images.js";
+export type { CompareOptions, CompareResult } from "./compare/types.js";
+export { convertImage } from "./copy/convert-image.js";
+export type {
+  ConvertOptions,
+  ConvertResult,
+  TargetBacking,
+  UnreadableRange,
+} from "./copy/types.js";
+export {
+  ConvertTarget,
+  type ExistingTargetOptions,
+  type NewTargetOptions,
+} from "./create/convert-target.js";
+export { createImage } from "./create/create-image.js";
+export type {
+  BackingChoice,
+  CreateImageOptions,
+  CreateImageResult,
+  CreatePlan,
+} from "./create/types.js";
+export { imageInfo, imageInfoChain, type ImageInfoOptions } from "./info/image-info.js";
+export { mapImage, type MapImageOptions } from "./info/map-image.js";
+export type { ImageCheck, ImageInfo, MapEntry, SnapshotInfo } from "./info/types.js";
+export { type CacheMode, type CacheModeName, parseCacheMode } from "./open/cache-mode.js";
+export { nameOfOptions, parseFilename, resolveName } from "./open/filename.js";
+export { fileOpenGate, type FileOpenGateOptions } from "./open/open-gate.js";
+export { openImage } from "./open/open-image.js";
+export { parseKeyValues, parseOptionString } from "./open/option-string.js";
+export type { DriverChoice, ImageSource, OpenImageOptions } from "./open/types.js";
