@@ -6,7 +6,8 @@
  * 1. An update is planned and checked as a whole, and committed before anything suspends: whoever comes meanwhile is
  *    checked against what is being taken.
  * 2. Then the byte stores that it touches are told. One that refuses (another process holds a lock) undoes the
- *    update: all or nothing.
+ *    update: all or nothing. What follows from the undone part is worked out anew: another update may have come
+ *    between, and stays.
  * 3. What a store is told is what holds at that moment, so that two updates that cross leave the right locks.
  */
 import type { Permissions } from "@blocklayer/block-api";
@@ -84,13 +85,15 @@ export async function loosen(node: BlockNode): Promise<void> {
  */
 export async function updatePermissions(changes: PermissionChanges): Promise<void> {
   const plan = planPermissions(changes);
-  const before = new Map([...plan.edges.keys()].map((edge) => [edge, edge.permissions]));
+  const asked = [...(changes.edges?.keys() ?? [])];
+  const before = new Map(asked.map((edge) => [edge, edge.permissions]));
   commitPermissions(plan.edges);
   try {
-    for (const node of plan.nodes) await tellDriver(node);
+    await tellDrivers(plan.nodes);
   } catch (error) {
-    commitPermissions(before);
-    for (const node of plan.nodes) await tellQuietly(node);
+    const undo = derivePermissions({ edges: before, nodes: [...plan.nodes] });
+    commitPermissions(undo.edges);
+    await tellDriversQuietly(undo.nodes);
     throw error;
   }
 }
@@ -101,6 +104,15 @@ export async function updatePermissions(changes: PermissionChanges): Promise<voi
  * @throws BlockError `EPERM` on a conflict
  */
 export function planPermissions(changes: PermissionChanges): PermissionPlan {
+  const plan = derivePermissions(changes);
+  for (const node of plan.nodes) {
+    checkUsers(node, plan.edges, changes.writable?.get(node) ?? node.writable);
+  }
+  return plan;
+}
+
+/** Works out what follows from the changes, without a check. */
+function derivePermissions(changes: PermissionChanges): PermissionPlan {
   const edges = new Map(changes.edges);
   const nodes = new Set<BlockNode>();
   const planned = (edge: Edge): Permissions => edges.get(edge) ?? edge.permissions;
@@ -122,7 +134,6 @@ export function planPermissions(changes: PermissionChanges): PermissionPlan {
       queue.push(edge.node);
     }
   }
-  for (const node of nodes) checkUsers(node, planned, isWritable(node));
   return { edges, nodes };
 }
 
@@ -133,15 +144,31 @@ export function commitPermissions(edges: ReadonlyMap<Edge, Permissions>): void {
 
 function checkUsers(
   node: BlockNode,
-  planned: (edge: Edge) => Permissions,
+  planned: ReadonlyMap<Edge, Permissions>,
   writable: boolean,
 ): void {
   const users: NamedUser[] = [];
   for (const edge of node.parentEdges) {
-    users.push({ label: edge.label, permissions: planned(edge) });
+    users.push({ label: edge.label, permissions: planned.get(edge) ?? edge.permissions });
   }
   refuseConflicts(node.name, users);
   if (!writable) refuseWritersOfReadOnly(node.name, users);
+}
+
+/** Tells the byte stores among the nodes what their users hold by now. @throws what a byte store throws */
+export async function tellDrivers(nodes: Iterable<BlockNode>): Promise<void> {
+  for (const node of nodes) await tellDriver(node);
+}
+
+/** The same after a failure, or where locks are only loosened. A store that refuses keeps locks that are too strict. */
+export async function tellDriversQuietly(nodes: Iterable<BlockNode>): Promise<void> {
+  for (const node of nodes) {
+    try {
+      await tellDriver(node);
+    } catch {
+      // The first error is the one that matters.
+    }
+  }
 }
 
 /** Only byte stores have locks to change, and only when something changed. */
@@ -153,12 +180,4 @@ async function tellDriver(node: BlockNode): Promise<void> {
     await node.driver.reopen({ readOnly, options: {}, permissions });
     node.granted = permissions;
   });
-}
-
-async function tellQuietly(node: BlockNode): Promise<void> {
-  try {
-    await tellDriver(node);
-  } catch {
-    // The first error is the one that matters; this store keeps locks that are too strict.
-  }
 }

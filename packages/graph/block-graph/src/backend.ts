@@ -175,6 +175,7 @@ export class BlockBackend implements AsyncDisposable {
     if (this.readOnly) throw readOnlyError("truncate", this.root.name);
     const lease = await this.#resizing.acquire();
     try {
+      this.#refuseClosed("truncate");
       await this.#truncateAlone(lengthBytes, options);
     } finally {
       lease.release();
@@ -267,6 +268,7 @@ export class BlockBackend implements AsyncDisposable {
     }
     await this.#setResize(true);
     try {
+      this.#refuseClosed("truncate");
       await this.root.truncate(lengthBytes, options);
     } finally {
       await this.#setResize(false);

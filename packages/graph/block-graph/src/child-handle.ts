@@ -7,7 +7,13 @@
  * 2. `limits` are the child's own: advice on what is efficient. Requests may break them; the node pads and splits.
  * 3. Requests of length 0 end here.
  */
-import { BlockError, type IoVector, type MaybePromise } from "@blocklayer/bytes";
+import {
+  alignUp,
+  BlockError,
+  type IoVector,
+  type MaybePromise,
+  SECTOR_SIZE_BYTES,
+} from "@blocklayer/bytes";
 import {
   type BlockCapabilities,
   type BlockChild,
@@ -125,7 +131,15 @@ export class ChildHandle implements BlockChild {
   #checkChange(op: string, offset: number, length: number, options?: RequestOptions): void {
     this.#check(op, offset, length, options);
     if (!this.#mayWrite) throw readOnlyError(op, this.nodeName);
-    if (offset + length > this.lengthBytes) this.#refuseResize(op, offset, length);
+    if (offset + length > this.#paddedLength) this.#refuseResize(op, offset, length);
+  }
+
+  /**
+   * How far writes reach without making the child longer: to the end of its last sector, as in QEMU, where a disk is
+   * whole sectors. What pads a write in that sector is no wish to resize.
+   */
+  get #paddedLength(): number {
+    return alignUp(this.lengthBytes, SECTOR_SIZE_BYTES);
   }
 
   #refuseResize(op: string, offset: number, length: number): void {

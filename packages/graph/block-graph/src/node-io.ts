@@ -8,8 +8,11 @@
  * 2. A driver without alignment gets the caller's own vector, and the caller its very promise.
  * 3. On a node with alignment every change passes through its one AlignedIo, which keeps read-modify-writes from
  *    undoing what another request put beside them.
- * 4. `fua` without the driver's help is a write and then a flush of the node, with all that is below it.
- * 5. Reads behind the end of the driver's disk are zeroes; writes there reach the driver, which grows.
+ * 4. `fua` without the driver's help is a write and then a flush of the node, with all that is below it; a drain or a
+ *    close waits for both.
+ * 5. Padding makes no disk longer, save up to the end of its last sector: a write whose padding would is refused,
+ *    unless a user of the node may resize it. (QEMU refuses to open such a disk.)
+ * 6. Reads behind the end of the driver's disk are zeroes; writes there reach the driver, which grows.
  */
 import { AlignedIo, type AlignedArena } from "@blocklayer/aligned-io";
 import {
@@ -17,8 +20,10 @@ import {
   alignUp,
   assert,
   BlockError,
+  hex,
   type IoVector,
   type MaybePromise,
+  SECTOR_SIZE_BYTES,
 } from "@blocklayer/bytes";
 import { andThen } from "@blocklayer/bytes";
 import type {
@@ -40,7 +45,10 @@ export interface NodeIoHost {
   readonly driver: BlockDriver;
   readonly tracker: RequestTracker;
   readonly arena: AlignedArena;
-  flush(options?: RequestOptions): MaybePromise<void>;
+  /** Whether a user may change the length. */
+  readonly mayResize: boolean;
+  /** A flush that a drain does not hold up. Requires: a request in flight asks for it. */
+  flushWithin(options?: RequestOptions): MaybePromise<void>;
 }
 
 export class NodeIo implements ZeroTarget {
@@ -95,8 +103,8 @@ export class NodeIo implements ZeroTarget {
     }
     if (options.fua !== true || capabilities.fua)
       return this.#trackedWrite(offset, source, options);
-    const written = this.#trackedWrite(offset, source, { ...options, fua: false });
-    return andThen(written, () => this.#host.flush(options));
+    const passed = { ...options, fua: false };
+    return this.#thenFlush(options, () => this.#trackedWrite(offset, source, passed));
   }
 
   writeZeroes(
@@ -108,10 +116,11 @@ export class NodeIo implements ZeroTarget {
     if (!capabilities.write) throw readOnlyError("write zeroes", this.name);
     const emulateFua = options.fua === true && !capabilities.fua;
     const passed = emulateFua ? { ...options, fua: false } : options;
-    const zeroed = this.#tracked("write", offset, lengthBytes, options, () =>
-      deviceWriteZeroes(this, offset, lengthBytes, passed),
-    );
-    return emulateFua ? andThen(zeroed, () => this.#host.flush(options)) : zeroed;
+    const zero = (): MaybePromise<void> =>
+      this.#tracked("write", offset, lengthBytes, options, () =>
+        deviceWriteZeroes(this, offset, lengthBytes, passed),
+      );
+    return emulateFua ? this.#thenFlush(options, zero) : zero();
   }
 
   discard(offset: number, lengthBytes: number, options?: RequestOptions): MaybePromise<void> {
@@ -139,7 +148,10 @@ export class NodeIo implements ZeroTarget {
 
   /** A write without tracking, of any alignment. Requires: a request of the caller covers the range. */
   deviceWrite(offset: number, source: IoVector, options?: WriteOptions): MaybePromise<void> {
-    if (this.#aligned !== undefined) return this.#aligned.writev(offset, source, options);
+    if (this.#aligned !== undefined) {
+      this.#refusePaddedGrowth(offset, source.lengthBytes);
+      return this.#aligned.writev(offset, source, options);
+    }
     if (source.lengthBytes <= this.#maxTransfer) {
       return this.driver.writev(offset, source, options);
     }
@@ -192,6 +204,14 @@ export class NodeIo implements ZeroTarget {
     }
   }
 
+  /** A change and the flush after it, in flight as one, without a range that others could wait for. */
+  #thenFlush({ signal }: RequestOptions, change: () => MaybePromise<void>): MaybePromise<void> {
+    const waits = signal === undefined ? {} : { signal };
+    return this.#tracked("other", 0, 0, waits, () =>
+      andThen(change(), () => this.#host.flushWithin(waits)),
+    );
+  }
+
   /** Any request, with a closure: for all but the two hot paths. */
   #tracked<T>(
     kind: RequestKind,
@@ -222,6 +242,21 @@ export class NodeIo implements ZeroTarget {
     const end = offset + vector.lengthBytes;
     return forEachPiece(offset, end, fixedPieces(this.#maxTransfer), (at, length) =>
       transfer(at, vector.slice(at - offset, at - offset + length)),
+    );
+  }
+
+  #refusePaddedGrowth(offset: number, length: number): void {
+    const { lengthBytes, limits } = this.driver;
+    const end = offset + length;
+    const wholeSectors = alignUp(lengthBytes, SECTOR_SIZE_BYTES);
+    // A write that goes further by itself is meant to: who sent it was checked.
+    if (alignUp(end, limits.requestAlignment) <= wholeSectors || end > wholeSectors) return;
+    if (this.#host.mayResize) return;
+    throw new BlockError(
+      "EPERM",
+      `node '${this.name}': write of ${length} bytes at ${hex(offset)} would resize it: its length ` +
+        `${hex(lengthBytes)} is no multiple of its request alignment ${limits.requestAlignment}`,
+      { op: "write", node: this.name, offset, length },
     );
   }
 

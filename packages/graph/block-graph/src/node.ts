@@ -172,6 +172,11 @@ export class BlockNode {
     return combine([...this.parentEdges].map((edge) => edge.permissions));
   }
 
+  /** @internal */
+  get mayResize(): boolean {
+    return (this.permissions.held & PERMISSION.resize) !== 0;
+  }
+
   /** Whether nothing keeps the node from being closed. @internal */
   get isUnused(): boolean {
     return !this.isPinned && this.parentEdges.size === 0;
@@ -195,6 +200,12 @@ export class BlockNode {
         this.#flushWalk.flush(),
       );
     }
+    return this.flushWithin(options);
+  }
+
+  /** The flush for a request in flight, which a drain would wait for. @internal */
+  flushWithin(options?: RequestOptions): MaybePromise<void> {
+    const { tracker } = this;
     const request = tracker.begin("flush", 0, 0, false);
     try {
       const result = tracker.settle(request, this.#flushWalk.flush());
@@ -236,12 +247,14 @@ export class BlockNode {
 
   /** Sets the length, while nothing else runs at the node. @internal */
   truncate(lengthBytes: number, options?: TruncateOptions): MaybePromise<void> {
+    this.refuseClosed("truncate");
     if (!this.driver.capabilities.write || !this.driver.capabilities.truncate) {
       const message = `node '${this.name}': driver '${this.driverName}' cannot change the length`;
       const code = this.writable ? "ENOTSUP" : "EPERM";
       throw new BlockError(code, message, { op: "truncate", node: this.name });
     }
     return this.whileDrained(() => {
+      this.refuseClosed("truncate");
       refuseAborted("truncate", this.name, options?.signal);
       return settled(
         () => this.driver.truncate(lengthBytes, options),
@@ -263,6 +276,11 @@ export class BlockNode {
         },
       ),
     );
+  }
+
+  /** For what had to wait, and may find the node closed. @throws BlockError `ECLOSED` @internal */
+  refuseClosed(op: string): void {
+    if (this.#closed) throw closedError(op, `node '${this.name}'`);
   }
 
   /** Nobody finds the node by its name any more. @internal */

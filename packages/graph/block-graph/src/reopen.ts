@@ -6,11 +6,19 @@
  * 1. The node and the byte stores below it change together: a node that becomes writable after the children that
  *    it writes to, one that becomes read-only before them, since its driver may still have to write.
  * 2. Permissions are planned and checked before anything changes.
- * 3. A driver that refuses puts those before it back as they were: all or nothing.
+ * 3. Byte stores whose state does not change hear of permissions that do: before the change when it needs more, after
+ *    it when it needs less.
+ * 4. A driver that refuses puts those before it back as they were: all or nothing.
  */
 import { BlockError } from "@blocklayer/bytes";
 import { parseOptions, PERMISSION, type Permissions } from "@blocklayer/block-api";
-import { commitPermissions, loosen, planPermissions } from "./attach.js";
+import {
+  commitPermissions,
+  loosen,
+  planPermissions,
+  tellDrivers,
+  tellDriversQuietly,
+} from "./attach.js";
 import type { Edge } from "./edge.js";
 import type { BlockNode } from "./node.js";
 import { combine } from "./permissions.js";
@@ -43,11 +51,13 @@ export async function reopenNode(
 ): Promise<void> {
   const checked = checkOptions(node, options);
   await node.whileDrained(async () => {
+    node.refuseClosed("reopen");
     const touched = readOnly === node.readOnly ? [node] : nodesToSwitch(node);
     const writable = new Map(touched.map((each) => [each, !readOnly]));
     const edges = user === undefined ? [] : [[user, withWrite(user, !readOnly)] as const];
     const plan = planPermissions({ edges: new Map(edges), writable });
     const planned = (edge: Edge): Permissions => plan.edges.get(edge) ?? edge.permissions;
+    const others = [...plan.nodes].filter((each) => !touched.includes(each));
     const steps = touched.map(
       (each): Step => ({
         node: each,
@@ -62,12 +72,15 @@ export async function reopenNode(
     // A driver that becomes read-only may write a last time; one that becomes writable has its permissions first.
     if (!readOnly) commitPermissions(plan.edges);
     try {
+      if (!readOnly) await tellDrivers(others);
       await takeSteps(steps, node);
     } catch (error) {
       commitPermissions(before);
+      await tellDriversQuietly(others);
       throw error;
     }
     commitPermissions(plan.edges);
+    if (readOnly) await tellDriversQuietly(others);
   });
   await loosen(node);
 }

@@ -197,6 +197,28 @@ describe("fua", () => {
     expect(world.takeLog()).toEqual(["disk write 0+512 fua"]);
   });
 
+  it("must be stable before a close that came meanwhile goes on, and not be refused by it", async () => {
+    const disk = await openStore(4 * KIB);
+    const held = gate();
+    world.hook = (call) => (/ (write|zero) /.test(call) ? held.opened : undefined);
+    const changes = [
+      disk.write(0, new Uint8Array(512), { fua: true }),
+      disk.writeZeroes(512, 512, { fua: true }),
+    ];
+    const closed = disk.close();
+    await settle();
+    held.open();
+    await Promise.all([...changes, closed]);
+    const log = world.takeLog();
+    expect(log.slice(0, 4)).toEqual([
+      "disk write 0+512",
+      "disk zero 512+512",
+      "disk flush to os",
+      "disk flush to disk",
+    ]);
+    expect(log.at(-1)).toBe("disk close");
+  });
+
   it("must go with every write of a writethrough backend", async () => {
     world.file("disk", 4096);
     world.capabilities = { fua: true };

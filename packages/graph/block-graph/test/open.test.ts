@@ -1,11 +1,19 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import type { OpenContext } from "@blocklayer/block-api";
+import { IoVector } from "@blocklayer/bytes";
 import { rawDriver } from "@blocklayer/raw";
-import { BlockGraph, type GateRequest, type NodeOptions, type OpenGate } from "../src/index.js";
-import { TestWorld } from "./test-store.js";
+import {
+  type BlockBackend,
+  BlockGraph,
+  type GateRequest,
+  type NodeOptions,
+  type OpenGate,
+} from "../src/index.js";
+import { gate, TestWorld } from "./test-store.js";
 import { toyDriver, toyImage } from "./toy-format.js";
 
 const KIB = 1024;
+const ODD_FILE: NodeOptions = { driver: "file", filename: "odd.img" };
 
 let world: TestWorld;
 let graph: BlockGraph;
@@ -22,7 +30,7 @@ const friendlyGate: OpenGate = (request) => {
 
 function newGraph(openGate?: OpenGate, resolveFilename?: (name: string) => string): BlockGraph {
   return new BlockGraph({
-    drivers: [world.driver, toyDriver, { ...rawDriver, passThrough: true }],
+    drivers: [world.driver, toyDriver, rawDriver],
     ...(openGate === undefined ? {} : { openGate }),
     ...(resolveFilename === undefined ? {} : { resolveFilename }),
   });
@@ -344,6 +352,50 @@ describe("permissions of an open graph", () => {
     await graph.close();
   });
 
+  it("must keep what another attach got while it is undone", async () => {
+    await graph.add({ driver: "file", filename: "plain.img", "node-name": "store" });
+    await graph.add({ driver: "raw", file: "store", "node-name": "disk" });
+    const refused = gate();
+    let refusals = 0;
+    world.hook = (call) => {
+      if (!call.includes("reopen rw 3")) return undefined;
+      return refusals++ === 0 ? refused.opened : undefined;
+    };
+    const writer = graph.open("disk").catch((error: unknown) => error);
+    await new Promise(setImmediate);
+    const reader = await graph.open("disk", { readOnly: true });
+    refused.fail(new Error("locked by another process"));
+    expect(await writer).toMatchObject({ message: "locked by another process" });
+    expect(graph.node("store")?.permissions.held).toBe(1);
+    await reader.close();
+    await graph.close();
+  });
+
+  it("must pad a write in the last sector of a store with whole sectors, without resizing", async () => {
+    world.limits = { requestAlignment: 512 };
+    world.file("odd.img", 1000);
+    const disk = await graph.open({ driver: "raw", file: { filename: "odd.img" } });
+    await disk.write(990, new Uint8Array(10).fill(7));
+    expect(world.files.get("odd.img")?.subarray(990, 1000)).toEqual(new Uint8Array(10).fill(7));
+    const behind = async (): Promise<void> => disk.asChild().writev(1024, IoVector.allocate(512));
+    await expect(behind()).rejects.toMatchObject({ code: "EPERM" });
+    await graph.close();
+  });
+
+  it("must refuse a write whose padding would make the disk longer than its last sector", async () => {
+    world.limits = { requestAlignment: 4096 };
+    world.file("odd.img", 5120);
+    for (const root of [{ driver: "raw", file: { filename: "odd.img" } }, ODD_FILE]) {
+      const disk = await graph.open(root);
+      await disk.write(10, new Uint8Array(10).fill(7));
+      await expect(disk.write(4096, new Uint8Array(512))).rejects.toMatchObject({ code: "EPERM" });
+      await expect(disk.writeZeroes(4000, 1000)).rejects.toMatchObject({ code: "EPERM" });
+      expect(disk.lengthBytes).toBe(5120);
+      await disk.close();
+    }
+    await graph.close();
+  });
+
   it("must refuse to write to a read-only node", async () => {
     await graph.add(toy("base.toy", { "node-name": "disk", "read-only": true }));
     await expect(graph.open("disk", { readOnly: false })).rejects.toThrow("'disk' is read-only");
@@ -412,6 +464,41 @@ describe("reopen", () => {
     expect(disk.root.file?.readOnly).toBe(true);
     expect(await disk.read(0, 1)).toEqual(new Uint8Array(1));
     await graph.close();
+  });
+
+  it("must change the locks of a store that stays writable", async () => {
+    const file = { driver: "file", filename: "plain.img", "read-only": false };
+    const disk = await graph.open({ driver: "raw", "read-only": true, file });
+    world.takeLog();
+    await graph.reopen(disk, { readOnly: false });
+    expect(world.takeLog()).toEqual(["plain.img reopen rw 3/15"]);
+    await graph.reopen(disk, { readOnly: true });
+    expect(world.takeLog().at(-1)).toBe("plain.img reopen rw 1/15");
+    world.hook = (call) => {
+      if (call.includes("reopen rw 3")) throw new Error("locked by another process");
+    };
+    await expect(graph.reopen(disk, { readOnly: false })).rejects.toThrow("locked by another");
+    expect([disk.readOnly, graph.nodes()[0]?.permissions.held]).toEqual([true, 1]);
+    await graph.close();
+  });
+
+  it("must refuse a node that closed while it waited, and so must truncate()", async () => {
+    for (const change of [
+      (disk: BlockBackend) => graph.reopen(disk, { readOnly: true }),
+      (disk: BlockBackend) => disk.truncate(4096),
+    ]) {
+      const disk = await graph.open({ driver: "raw", file: { filename: "plain.img" } });
+      const outcomes = await Promise.allSettled([disk.close(), change(disk)]);
+      expect(outcomes[0].status).toBe("fulfilled");
+      expect(outcomes[1]).toMatchObject({ reason: { code: "ECLOSED" } });
+      const second = await graph.open({ driver: "raw", file: { filename: "plain.img" } });
+      const reversed = await Promise.allSettled([change(second), second.close()]);
+      expect(reversed[1].status).toBe("fulfilled");
+      const failure = reversed[0].status === "rejected" ? reversed[0].reason : { code: "ECLOSED" };
+      expect(failure).toMatchObject({ code: "ECLOSED" });
+      expect(world.files.get("plain.img")?.length).toBe(64 * KIB);
+    }
+    expectNothingOpen();
   });
 
   it("must refuse an option that cannot change", async () => {

@@ -1,0 +1,50 @@
+/** What `blk --help` says. */
+
+export const HELP_HINT = (programName: string): string =>
+  `Try '${programName} --help' for more information`;
+
+/** The whole help: the commands as qemu-img spells them, and what the parameters mean. */
+export function helpText(programName: string): string {
+  return `usage: ${programName} [standard options] command [command options]
+blocklayer's disk image tool: qemu-img's words
+
+    -h, --help       show this help and exit
+    -V, --version    show the version and exit
+
+Commands:
+  check [--image-opts] [-q] [-f fmt] [--output=ofmt] [-T src_cache] [-U] filename
+  compare [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2
+  convert [--image-opts] [--target-image-opts] [--target-is-zero] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt]
+          [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options]
+          [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage]
+          filename [filename2 [...]] output_filename
+  create [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]
+  info [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename
+  map [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename
+
+Parameters:
+  filename      a path, file:path, or json:{...} with the options of a block node
+  fmt           the image format: qcow2 or raw; found by looking at the file when not given
+  cache         none, writeback (default, except for convert), writethrough, directsync or
+                unsafe (default for convert)
+  size          bytes, or with a suffix: k M G T P E (powers of 1024)
+  options       name=value, separated by commas; a comma in a value is written twice.
+                -o help lists what a format takes
+  ofmt          human or json
+
+  -b, -B        the image that shows through where the new one has nothing
+  -c            compress (qcow2)
+  -C            try to copy without reading; falls back to reading
+  -m            how many requests to keep in flight, 1 to 16 (default 8)
+  -n            do not create the target: it exists
+  -p            show progress
+  -q            print nothing but errors
+  -r            bytes a second at most
+  -s            compare: sizes and allocation must be the same, too
+  -S            how many zero bytes in a row make a hole (default 4k); 0: write them all
+  -u            create: do not look at the backing file
+  -U            open even if another program has the image open for writing
+  -W            write out of order
+  --salvage     go on after a read error, with zeroes in its place
+`;
+}

@@ -1,0 +1,121 @@
+/** Where blk differs from qemu-img on purpose: the reason, and what it says instead. */
+import type { Difference } from "./golden-case.js";
+
+export const ORDER: Difference = {
+  why: "blk looks at the words one after the other, and stops at another one first",
+  stderr: /^blk: .+\n/,
+};
+export const NO_VALUE: Difference = {
+  why: "the option is known; it is its value that is too much",
+  stderr: /option '--backing-chain' does not take an argument/,
+};
+export const LIMIT: Difference = {
+  why: "a size that JavaScript cannot count exactly is refused",
+  stderr: /'9E' is more than 8 PiB - 1/,
+};
+export const TARGET_OPTS: Difference = {
+  why: "the message names the options that the user wrote",
+  stderr: /-O cannot be used with --target-image-opts/,
+};
+export const DRIVER: Difference = {
+  why: "the message lists what there is",
+  stderr: /driver 'frob' is unknown; known are: .*qcow2/,
+};
+export const OPTION: Difference = {
+  why: "the message lists what there is",
+  stderr: /option 'frob' is unknown; known are: /,
+};
+export const BEFORE: Difference = {
+  why: "said before anything is opened, so that there is no target to name",
+  stderr: /^blk: Backing format cannot be used without backing file\n/,
+};
+export const DASH_F: Difference = {
+  why: "the message names the option that helps",
+  stderr: /Use of backing file requires explicit backing format \(-F\)/,
+};
+export const LATER: Difference = {
+  why: "not in this version, and refused by name",
+  status: 1,
+  stderr: /not supported/,
+};
+export const GUESS: Difference = {
+  why: "the bytes of a guest's disk do not decide what is opened, and the message tells what to do",
+  stderr: /names the backing file|without backing format\n/,
+};
+export const GUESS_FAILS: Difference = {
+  why: "the bytes of a guest's disk do not decide what is opened, and the message tells what to do",
+  status: 1,
+  stderr: /guessing it is unsafe\. .+ -F <format>/,
+  stdout: /^$/,
+};
+export const BACKING_FORMAT: Difference = {
+  why: "the message tells which of the two formats it is",
+  stderr: /Unknown backing file format 'frob'/,
+};
+export const NOTHING_FORMATTED: Difference = {
+  why: "checked before `Formatting` is printed",
+  stdout: /^$/,
+};
+export const CHOICES: Difference = {
+  why: "the message lists what there is, by the name that the user wrote, before `Formatting` is printed",
+  stderr: /option '\w+' must be .+, not '\w+'/,
+  stdout: /^$/,
+};
+export const FOLDER: Difference = {
+  why: "the message says what is needed",
+  stderr: /'folder': it is a directory, and driver 'file' needs a regular file/,
+};
+export const PROTOCOL: Difference = {
+  why: "the message tells how to name a path with a colon",
+  stderr: /protocol 'frob' is unknown; for a path with a colon write/,
+};
+export const HELP: Difference = {
+  why: "the texts are blocklayer's own, and tell what is not supported",
+  stdout: /^Supported \w+ options:\n.*size=<size>/s,
+};
+export const EXACT: Difference = {
+  why: "a raw file has as many bytes as it has: blk does not round up to sectors",
+  stdout: /\b9\b/,
+};
+export const CHAIN: Difference = {
+  why: "the message names the image that names the missing file, too",
+  stderr: /'orphan.qcow2': Could not open 'gone.qcow2': No such file/,
+};
+export const WORDS: Difference = {
+  why: "blk's own words",
+  stderr: /^blk: Could not open .+: .+\n$/,
+};
+export const FILE_FORMAT: Difference = {
+  why: "a protocol is no format: such a file would be raw, which has a name",
+  status: 1,
+  stderr: /does not support image creation/,
+  stdout: /^$/,
+};
+export const ALONE: Difference = {
+  why: "a check is of one image, and works where its chain is broken",
+  status: 0,
+  stderr: /^$/,
+  stdout: /No errors|check-errors/,
+};
+export const NO_EXTENT: Difference = {
+  why: "an extent of no bytes is none",
+  stdout: /^\[\]\n$/,
+};
+export const PAST_END: Difference = {
+  why: "what lies past the end of the file reads as zeroes, and blk says so",
+  stdout: /Offset|"zero": true, "data": true/,
+};
+export const STEPS: Difference = {
+  why: "how often progress is shown depends on how fast it goes",
+  stdout: /^ {4}\(0\.00\/100%\)\r.*\(100\.00\/100%\)\r(Images are identical\.\n)?\n$/s,
+};
+
+export const MAKING: Difference = {
+  why: "found out while the target is made, and said so",
+  stderr: /^blk: x\.\w+: error while converting \w+: /,
+};
+
+export const SNAPSHOTS: Difference = {
+  why: "this version opens images with snapshots, and does not list them",
+  stdout: /snap\.qcow2/,
+};

@@ -1,0 +1,133 @@
+/** The images that the golden command lines are about; made by the real tools in the working directory. */
+import { closeSync, mkdirSync, openSync, truncateSync, writeFileSync, writeSync } from "node:fs";
+import { must } from "./qemu.js";
+
+export function makeFixtures(): void {
+  must("qemu-img", "create", "-q", "-f", "qcow2", "empty.qcow2", "4M");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "data.qcow2", "4M");
+  must(
+    "qemu-io",
+    "-c",
+    "write -P 1 0 192k",
+    "-c",
+    "write -z 256k 64k",
+    "-c",
+    "write -P 2 1M 64k",
+    "data.qcow2",
+  );
+  must("qemu-img", "create", "-q", "-f", "qcow2", "same.qcow2", "4M");
+  must("qemu-io", "-c", "write -P 2 1M 64k", "-c", "write -P 1 0 192k", "same.qcow2");
+  must("qemu-img", "convert", "-O", "raw", "data.qcow2", "data.raw");
+  must("qemu-img", "convert", "-c", "-O", "qcow2", "data.qcow2", "packed.qcow2");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "-b", "data.qcow2", "-F", "qcow2", "top.qcow2");
+  must("qemu-io", "-c", "write -P 3 128k 128k", "top.qcow2");
+  must(
+    "qemu-img",
+    "create",
+    "-q",
+    "-f",
+    "qcow2",
+    "-b",
+    "top.qcow2",
+    "-F",
+    "qcow2",
+    "third.qcow2",
+    "6M",
+  );
+  must(
+    "qemu-img",
+    "create",
+    "-q",
+    "-f",
+    "qcow2",
+    "-u",
+    "-b",
+    "gone.qcow2",
+    "-F",
+    "qcow2",
+    "orphan.qcow2",
+    "4M",
+  );
+  must(
+    "qemu-img",
+    "create",
+    "-q",
+    "-f",
+    "qcow2",
+    "-b",
+    "data.qcow2",
+    "-F",
+    "qcow2",
+    "unnamed.qcow2",
+  );
+  // The first header extension names the backing file's format: under an unknown number nobody reads it.
+  poke("unnamed.qcow2", 112, [0x12, 0x34, 0x56, 0x78]);
+  must("qemu-img", "create", "-q", "-f", "qcow2", "larger.qcow2", "5M");
+  must("qemu-io", "-c", "write -P 1 0 192k", "-c", "write -P 2 1M 64k", "larger.qcow2");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "longer.qcow2", "5M");
+  must(
+    "qemu-io",
+    "-c",
+    "write -P 1 0 192k",
+    "-c",
+    "write -P 2 1M 64k",
+    "-c",
+    "write -P 7 4608k 512",
+    "longer.qcow2",
+  );
+  must("qemu-img", "create", "-q", "-f", "qcow2", "other.qcow2", "4M");
+  must("qemu-io", "-c", "write -P 1 0 100k", "-c", "write -P 9 100k 92k", "other.qcow2");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", "old.qcow2", "4M");
+  must(
+    "qemu-img",
+    "create",
+    "-q",
+    "-f",
+    "qcow2",
+    "-o",
+    "lazy_refcounts=on,refcount_bits=1,cluster_size=4k",
+    "odd.qcow2",
+    "1M",
+  );
+  must("qemu-img", "create", "-q", "-f", "qcow2", "snap.qcow2", "4M");
+  must("qemu-io", "-c", "write -P 1 0 64k", "snap.qcow2");
+  must("qemu-img", "snapshot", "-c", "first", "snap.qcow2");
+  must("qemu-img", "snapshot", "-c", "a-name-that-is-longer-than-its-column", "snap.qcow2");
+  must("qemu-img", "create", "-q", "-f", "raw", "small.raw", "1M");
+  writeFileSync("text.txt", "no image\n");
+  writeFileSync("nothing.raw", "");
+  mkdirSync("folder");
+  damage();
+}
+
+/** Images that are broken in one way each. */
+function damage(): void {
+  const copy = (to: string) => must("qemu-img", "convert", "-O", "qcow2", "data.qcow2", to);
+  const REFCOUNT_BLOCK = 0x20000; // of every image that qemu-img makes with the defaults
+  const FIRST_DATA = 0x50000;
+  copy("leaky.qcow2");
+  poke("leaky.qcow2", REFCOUNT_BLOCK + 40, [0, 1]);
+  copy("corrupt.qcow2");
+  poke("corrupt.qcow2", REFCOUNT_BLOCK + (FIRST_DATA / 65536) * 2, [0, 0]);
+  copy("both.qcow2");
+  poke("both.qcow2", REFCOUNT_BLOCK + (FIRST_DATA / 65536) * 2, [0, 0, 0, 1]);
+  poke("both.qcow2", REFCOUNT_BLOCK + 40, [0, 1]);
+  copy("bad-version.qcow2");
+  poke("bad-version.qcow2", 4, [0, 0, 0, 9]);
+  copy("bad-features.qcow2");
+  poke("bad-features.qcow2", 72 + 7, [0x80]);
+  copy("bad-cluster.qcow2");
+  poke("bad-cluster.qcow2", 20, [0, 0, 0, 40]);
+  copy("dirty.qcow2");
+  poke("dirty.qcow2", 72 + 7, [1]);
+  copy("short.qcow2");
+  truncateSync("short.qcow2", 60);
+  copy("cut.qcow2");
+  truncateSync("cut.qcow2", FIRST_DATA);
+}
+
+function poke(path: string, position: number, bytes: readonly number[]): void {
+  const file = openSync(path, "r+");
+  writeSync(file, Uint8Array.from(bytes), 0, bytes.length, position);
+  closeSync(file);
+}
