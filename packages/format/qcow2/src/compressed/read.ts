@@ -158,7 +158,7 @@ async function runFetch(
   options?: RequestOptions,
 ): Promise<void> {
   const length = lengthInFile(image, fetch.hostOffset, fetch.end - fetch.hostOffset);
-  const buffer = length <= PAYLOAD_BYTES ? image.payloads.take() : undefined;
+  const buffer = length <= PAYLOAD_BYTES ? await image.payloads.take() : undefined;
   const data = buffer?.subarray(0, length) ?? new Uint8Array(length);
   try {
     await image.readHost(fetch.hostOffset, IoVector.of(data), options);

@@ -19,6 +19,8 @@ const DEFAULT_PARALLEL = 8;
 const MAX_PARALLEL = 16;
 /** What one worker carries at a time. */
 const ITEM_BYTES: number = 2 * MiB;
+/** … when it is to be compressed: the results are as long again, and wait for their turn. */
+const COMPRESSED_ITEM_BYTES: number = MiB;
 /** No unit of a target is larger than an item. */
 const MAX_GRANULE_BYTES: number = ITEM_BYTES;
 
@@ -50,9 +52,11 @@ export async function convertImage(options: ConvertOptions): Promise<ConvertResu
     targetIsZero: isZeroTarget,
     signal,
   });
+  const alignment = Math.min(alignUp(Math.max(unitBytes, 4 * KiB), 4 * KiB), MAX_GRANULE_BYTES);
+  const itemBytes = options.compressed === true ? COMPRESSED_ITEM_BYTES : ITEM_BYTES;
   const planner = new Planner(sources, {
-    alignment: Math.min(alignUp(Math.max(unitBytes, 4 * KiB), 4 * KiB), MAX_GRANULE_BYTES),
-    maxDataBytes: ITEM_BYTES,
+    alignment,
+    maxDataBytes: Math.max(itemBytes, alignment),
     zeroesAreData: sparseBytes === 0,
     backingLengthBytes: options.targetBacking?.lengthBytes,
     signal,
