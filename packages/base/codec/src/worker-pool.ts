@@ -3,7 +3,8 @@
  *
  * Above: NodeDeflateCodec. Below: node:worker_threads, worker-source.
  *
- * 1. A thread starts when a job finds all others busy, up to `threads`.
+ * 1. A thread starts when a job finds all others busy, up to `threads`. Where the system has no more threads, those
+ *    that run do all the work; where none runs, jobs fail.
  * 2. A worker has at most two jobs: one that it does and one that waits at its door, so that it never
  *    waits for this thread. Further jobs queue here and go to whoever is free next.
  * 3. A job ends exactly once. One whose worker died ends only when the thread is gone, so that nobody
@@ -44,6 +45,8 @@ export class WorkerPool {
   readonly #source: string;
   readonly #usesHandle: boolean;
   #nextId = 0;
+  /** Why the last thread that was wanted did not come to be. */
+  #startFailure: unknown;
 
   /**
    * @param source - the workers' program; tests give one that dies
@@ -73,8 +76,9 @@ export class WorkerPool {
   #dispatch(): void {
     while (this.#queue.length > 0) {
       const crew = this.#freeCrew();
-      if (crew === undefined) return;
-      this.#give(crew, this.#queue.shift() as Job);
+      if (crew !== undefined) this.#give(crew, this.#queue.shift() as Job);
+      else if (this.#crews.length > 0) return;
+      else this.#queue.shift()?.fail(workerError("cannot start", this.#startFailure));
     }
   }
 
@@ -84,7 +88,8 @@ export class WorkerPool {
       if (best === undefined || crew.jobs.size < best.jobs.size) best = crew;
     }
     if (best !== undefined && best.jobs.size === 0) return best;
-    if (this.#crews.length < this.threads) return this.#start();
+    const started = this.#crews.length < this.threads ? this.#tryToStart() : undefined;
+    if (started !== undefined) return started;
     return best !== undefined && best.jobs.size < MAX_JOBS_PER_WORKER ? best : undefined;
   }
 
@@ -105,6 +110,15 @@ export class WorkerPool {
     crew.jobs.delete(id);
     if (crew.jobs.size === 0) crew.worker.unref();
     return job;
+  }
+
+  #tryToStart(): Crew | undefined {
+    try {
+      return this.#start();
+    } catch (error) {
+      this.#startFailure = error;
+      return undefined;
+    }
   }
 
   #start(): Crew {

@@ -18,6 +18,10 @@ test("probe() must take any bytes, with the lowest score above none", () => {
   expect(rawDriver.probe?.(Uint8Array.of(0x51, 0x46, 0x49, 0xfb))).toBe(1);
 });
 
+test("its users' permissions must pass through to the file, as with QEMU (locks 100 101, read-only 100)", () => {
+  expect(rawDriver.passThrough).toBe(true);
+});
+
 test("open() must take its options as a user writes them", async () => {
   const file = directChild(openMemory({ lengthBytes: 1024 * 1024 }));
   const disk = await rawDriver.open({

@@ -95,7 +95,7 @@ export class BlockBackend implements AsyncDisposable {
   /**
    * Reads into a new buffer.
    *
-   * @throws BlockError `EIO` past the end, and what the drivers throw
+   * @throws BlockError `EIO` past the end, `ENOMEM` for more than memory can hold, and what the drivers throw
    */
   async read(
     offset: number,
@@ -103,7 +103,7 @@ export class BlockBackend implements AsyncDisposable {
     options?: RequestOptions,
   ): Promise<Uint8Array<ArrayBuffer>> {
     this.#check("read", offset, lengthBytes, options);
-    const bytes = new Uint8Array(lengthBytes);
+    const bytes = this.#allocate(lengthBytes);
     await this.readv(offset, IoVector.of(bytes), options);
     return bytes;
   }
@@ -279,6 +279,15 @@ export class BlockBackend implements AsyncDisposable {
     const { held, shared } = this.#edge.permissions;
     const next = isHeld ? held | PERMISSION.resize : held & ~PERMISSION.resize;
     await updatePermissions({ edges: new Map([[this.#edge, { held: next, shared }]]) });
+  }
+
+  #allocate(lengthBytes: number): Uint8Array<ArrayBuffer> {
+    try {
+      return new Uint8Array(lengthBytes);
+    } catch (cause) {
+      const message = `node '${this.root.name}': read: no memory for ${lengthBytes} bytes`;
+      throw new BlockError("ENOMEM", message, { op: "read", node: this.root.name, cause });
+    }
   }
 
   #refuseClosed(op: string): void {

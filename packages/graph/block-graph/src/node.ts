@@ -54,7 +54,7 @@ export class BlockNode {
   /** @internal */
   readonly arena: AlignedArena;
   /** @internal */
-  readonly tracker: RequestTracker = new RequestTracker();
+  readonly tracker: RequestTracker;
   /** @internal */
   readonly parentEdges: Set<Edge> = new Set();
   /** @internal */
@@ -77,6 +77,7 @@ export class BlockNode {
   /** @internal */
   constructor(plan: NodePlan) {
     this.name = plan.name;
+    this.tracker = new RequestTracker(plan.name);
     this.definition = plan.definition;
     this.options = plan.options;
     this.arena = plan.arena;
@@ -209,7 +210,9 @@ export class BlockNode {
     const request = tracker.begin("flush", 0, 0, false);
     try {
       const result = tracker.settle(request, this.#flushWalk.flush());
-      return result instanceof Promise ? abortable(result, "flush", options?.signal) : result;
+      return result instanceof Promise
+        ? abortable(result, "flush", this.name, options?.signal)
+        : result;
     } catch (error) {
       tracker.end(request, false);
       throw error;
@@ -293,16 +296,22 @@ export class BlockNode {
     this.tracker.close(closedError("a request", `node '${this.name}'`));
   }
 
-  /** What the driver has become. Holds: the drain. @internal */
+  /**
+   * What the driver has become. Holds: the drain.
+   *
+   * @throws BlockError `ENOTSUP` when the arena has no memory as aligned as the driver wants it; as before then
+   * @internal
+   */
   reopened(
     readOnly: boolean,
     changed: Readonly<Record<string, unknown>>,
     permissions: Permissions,
   ): void {
+    // First, since it may refuse.
+    this.io.limitsChanged();
     this.writable = !readOnly;
     this.granted = permissions;
     this.#values = { ...this.#values, ...changed };
-    this.io.limitsChanged();
   }
 
   /** Counters of the node, and those of its driver; one that both have is `driver.<name>` for the driver. */

@@ -131,7 +131,7 @@ async function takeSteps(steps: readonly Step[], root: BlockNode): Promise<void>
         options: previousOptions(node, step.options),
         permissions: node.granted,
       };
-      await takeStep(step, root);
+      await takeStep(step, root, before);
       done.push(before);
     }
   } catch (error) {
@@ -141,11 +141,17 @@ async function takeSteps(steps: readonly Step[], root: BlockNode): Promise<void>
 }
 
 /** Holds: the drain of `root`. The other nodes are drained one at a time: the root's driver may need them. */
-async function takeStep(step: Step, root: BlockNode): Promise<void> {
+async function takeStep(step: Step, root: BlockNode, before?: Step): Promise<void> {
   const { node, readOnly, options, permissions } = step;
   const change = async (): Promise<void> => {
     await node.driver.reopen({ readOnly, options, permissions });
-    node.reopened(readOnly, options, permissions);
+    try {
+      node.reopened(readOnly, options, permissions);
+    } catch (error) {
+      // The node cannot keep the driver's new limits (no memory as aligned as they ask for).
+      if (before !== undefined) await node.driver.reopen(before);
+      throw error;
+    }
   };
   if (node === root) await change();
   else await node.whileDrained(change);

@@ -3,8 +3,12 @@ import { BlockError, hex } from "@blocklayer/bytes";
 
 /** Throws `ECANCELED` when the request was aborted before it began. */
 export function refuseAborted(op: string, node: string, signal: AbortSignal | undefined): void {
-  if (signal?.aborted !== true) return;
-  throw new BlockError("ECANCELED", `node '${node}': ${op} was aborted`, {
+  if (signal?.aborted === true) throw abortedError(op, node, signal);
+}
+
+/** The error of a request whose sender gave it up. */
+export function abortedError(op: string, node: string, signal: AbortSignal): BlockError {
+  return new BlockError("ECANCELED", `node '${node}': ${op} was aborted`, {
     op,
     node,
     cause: signal.reason,
@@ -55,12 +59,13 @@ export function closedError(op: string, what: string): BlockError {
 export function abortable<T>(
   promise: Promise<T>,
   op: string,
+  node: string,
   signal: AbortSignal | undefined,
 ): Promise<T> {
   if (signal === undefined) return promise;
   return new Promise((resolve, reject) => {
     const cancel = (): void => {
-      reject(new BlockError("ECANCELED", `${op} was aborted`, { op, cause: signal.reason }));
+      reject(abortedError(op, node, signal));
     };
     signal.addEventListener("abort", cancel, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", cancel));

@@ -12,7 +12,8 @@
  *
  * The common path costs an insertion in a list and its removal: requests are pooled, with their two callbacks.
  */
-import { assert, BlockError, type MaybePromise, rangesOverlap } from "@blocklayer/bytes";
+import { assert, type BlockError, type MaybePromise, rangesOverlap } from "@blocklayer/bytes";
+import { abortedError } from "./request-checks.js";
 
 /** What a request does; decides which counter it feeds and whether it dirties the node. */
 export type RequestKind = "read" | "write" | "flush" | "other";
@@ -61,6 +62,8 @@ export class RequestTracker {
   };
   /** Grows with every change that ended, whether well or not: what a flush compares. */
   writeGeneration = 0;
+  /** Of the node, for messages. */
+  readonly #name: string;
   #inFlight = 0;
   #serialising = 0;
   #quiesced = 0;
@@ -69,6 +72,10 @@ export class RequestTracker {
   readonly #pool: TrackedRequest[] = [];
   #admitted: (() => void)[] = [];
   #idle: (() => void)[] = [];
+
+  constructor(name: string) {
+    this.#name = name;
+  }
 
   get inFlight(): number {
     return this.#inFlight;
@@ -212,7 +219,7 @@ export class RequestTracker {
       const cancel = (): void => {
         const place = queue.indexOf(wake);
         if (place >= 0) queue.splice(place, 1);
-        reject(new BlockError("ECANCELED", `${op} was aborted`, { op, cause: signal.reason }));
+        reject(abortedError(op, this.#name, signal));
       };
       if (signal.aborted) cancel();
       else {

@@ -46,6 +46,12 @@ async function collect(extents: AsyncIterable<Extent>): Promise<readonly string[
 }
 
 describe("BlockBackend", () => {
+  it("read() must refuse more than memory can hold with ENOMEM", async () => {
+    const disk = await graph.open({ driver: "memory", size: 2 ** 52 });
+    await expect(disk.read(0, 2 ** 52)).rejects.toMatchObject({ code: "ENOMEM", op: "read" });
+    await graph.close();
+  });
+
   it("must refuse ranges past the end with EIO that names the range", async () => {
     const disk = await graph.open({ driver: "memory", size: 1000, "node-name": "mem" });
     const error = {

@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from "vitest";
-import type { OpenContext } from "@blocklayer/block-api";
+import { AlignedArena } from "@blocklayer/aligned-io";
+import { type DriverDefinition, type OpenContext, UNLIMITED } from "@blocklayer/block-api";
 import { IoVector } from "@blocklayer/bytes";
 import { rawDriver } from "@blocklayer/raw";
 import {
@@ -463,6 +464,31 @@ describe("reopen", () => {
     expect(disk.readOnly).toBe(true);
     expect(disk.root.file?.readOnly).toBe(true);
     expect(await disk.read(0, 1)).toEqual(new Uint8Array(1));
+    await graph.close();
+  });
+
+  it("must undo a change of limits that the arena cannot serve", async () => {
+    const arena = new AlignedArena({ maxBytes: 65536, backing: "heap" });
+    const picky: DriverDefinition = {
+      ...world.driver,
+      open: async (context) => {
+        const driver = await world.driver.open(context);
+        let direct = false;
+        driver.reopen = ({ options }) => {
+          direct = options["cache.direct"] === true;
+        };
+        const strict = { ...UNLIMITED, requestAlignment: 512, memoryAlignment: 512 };
+        return Object.defineProperty(driver, "limits", {
+          get: () => (direct ? strict : UNLIMITED),
+        });
+      },
+    };
+    graph = new BlockGraph({ drivers: [picky], arena });
+    const disk = await graph.open({ driver: "file", filename: "plain.img" });
+    const change = graph.reopen(disk, { options: { "cache.direct": true } });
+    await expect(change).rejects.toMatchObject({ code: "ENOTSUP" });
+    expect(disk.limits.requestAlignment).toBe(1);
+    await disk.write(3, new Uint8Array(5));
     await graph.close();
   });
 

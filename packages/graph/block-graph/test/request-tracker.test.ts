@@ -16,7 +16,7 @@ function run(
 
 describe("RequestTracker", () => {
   it("settle() must return the very promise of the driver and count down before its reader goes on", async () => {
-    const tracker = new RequestTracker();
+    const tracker = new RequestTracker("disk");
     const work = gate();
     const result = tracker.settle(tracker.begin("read", 0, 512, false), work.opened);
     expect(result).toBe(work.opened);
@@ -28,7 +28,7 @@ describe("RequestTracker", () => {
   });
 
   it("a serialising request must wait for an older one that overlaps, and not for others", async () => {
-    const tracker = new RequestTracker();
+    const tracker = new RequestTracker("disk");
     const older = gate();
     const elsewhere = gate();
     const order: string[] = [];
@@ -47,7 +47,7 @@ describe("RequestTracker", () => {
   });
 
   it("younger requests that overlap must wait for a serialising one, and only these", async () => {
-    const tracker = new RequestTracker();
+    const tracker = new RequestTracker("disk");
     const hold = gate();
     const order: string[] = [];
     const note = (name: string) => async () => {
@@ -65,7 +65,7 @@ describe("RequestTracker", () => {
   });
 
   it("a chain of serialising requests must run in order of age without a deadlock", async () => {
-    const tracker = new RequestTracker();
+    const tracker = new RequestTracker("disk");
     const order: number[] = [];
     const all: Promise<void>[] = [];
     for (let n = 0; n < 20; n++) {
@@ -85,7 +85,7 @@ describe("RequestTracker", () => {
   });
 
   it("an aborted wait must reject with ECANCELED and let those behind go on", async () => {
-    const tracker = new RequestTracker();
+    const tracker = new RequestTracker("disk");
     const hold = gate();
     const abort = new AbortController();
     const first = run(tracker, 0, 512, true, () => hold.opened);
@@ -99,7 +99,7 @@ describe("RequestTracker", () => {
   });
 
   it("drain() must wait for what is in flight and hold back what comes, until every drain is undone", async () => {
-    const tracker = new RequestTracker();
+    const tracker = new RequestTracker("disk");
     const hold = gate();
     const order: string[] = [];
     const first = run(tracker, 0, 512, false, async () => {
@@ -125,7 +125,7 @@ describe("RequestTracker", () => {
   });
 
   it("an abort must end the wait of a request that a drain holds back", async () => {
-    const tracker = new RequestTracker();
+    const tracker = new RequestTracker("disk");
     await tracker.drain();
     const abort = new AbortController();
     const waiting = tracker.runSlowly("read", 0, 1, false, abort.signal, () => undefined);
@@ -136,7 +136,7 @@ describe("RequestTracker", () => {
   });
 
   it("a write that fails must raise the generation and the count of failures", async () => {
-    const tracker = new RequestTracker();
+    const tracker = new RequestTracker("disk");
     const failing = run(tracker, 0, 512, false, () => Promise.reject(new Error("no")));
     await expect(failing).rejects.toThrow("no");
     expect(tracker.writeGeneration).toBe(1);

@@ -230,7 +230,7 @@ export class FileDriver implements BlockDriver {
     const noFlush = flagOf(request.options["cache.no-flush"], this.#noFlush);
     const asked = request.permissions ?? permissionsFor(this.#permissions, request.readOnly);
     if (this.#forceShare && !request.readOnly) {
-      const message = `reopen of '${this.filename}': force-share=on needs read-only=on`;
+      const message = `'${this.filename}': reopen: force-share=on needs read-only=on`;
       throw new BlockError("EINVAL", message, { op: "reopen", node: this.#file.nodeName });
     }
     if (direct !== this.#file.direct || request.readOnly !== this.#file.readOnly) {
@@ -337,7 +337,10 @@ export class FileDriver implements BlockDriver {
 
   #begin(op: string, signal: AbortSignal | undefined): void {
     if (this.#file.fd < 0) {
-      throw new BlockError("ECLOSED", `${op} of '${this.filename}': the file is closed`, { op });
+      throw new BlockError("ECLOSED", `'${this.filename}' is closed: ${op} is refused`, {
+        op,
+        node: this.#file.nodeName,
+      });
     }
     if (signal?.aborted === true) throw canceledError(op, this.#file, signal);
   }
@@ -345,7 +348,7 @@ export class FileDriver implements BlockDriver {
   #beginChange(op: string, signal: AbortSignal | undefined): void {
     this.#begin(op, signal);
     if (!this.#file.readOnly) return;
-    throw new BlockError("EACCES", `${op} of '${this.filename}': the file is open read-only`, {
+    throw new BlockError("EACCES", `'${this.filename}' is open read-only: ${op} is refused`, {
       op,
       node: this.#file.nodeName,
     });

@@ -42,7 +42,7 @@ export function errnoOf(cause: unknown): string {
  * @param op - the operation, in words: `read`, `write`, `flush`
  * @param offset - in bytes; absent for what concerns the whole file
  * @param length - in bytes
- * @example read of 4096 bytes at offset 0x1000 of 'disk.img': Input/output error
+ * @example 'disk.img': read of 4096 bytes at offset 0x1000: Input/output error
  */
 export function fileError(
   cause: unknown,
@@ -53,12 +53,13 @@ export function fileError(
 ): BlockError {
   const where =
     offset === undefined
-      ? ` of '${file.filename}'`
+      ? ""
       : length === undefined
-        ? ` to ${offset} bytes of '${file.filename}'`
-        : ` of ${length} bytes at offset ${hex(offset)} of '${file.filename}'`;
+        ? ` to ${offset} bytes`
+        : ` of ${length} bytes at offset ${hex(offset)}`;
   const name = errnoOf(cause);
-  return new BlockError(blockCodeOf(name), `${op}${where}: ${errnoText(name)}`, {
+  const message = `'${file.filename}': ${op}${where}: ${errnoText(name)}`;
+  return new BlockError(blockCodeOf(name), message, {
     op,
     node: file.nodeName,
     cause,
@@ -83,7 +84,7 @@ export function canceledError(
   file: NamedFile,
   signal: AbortSignal | undefined,
 ): BlockError {
-  return new BlockError("ECANCELED", `${op} of '${file.filename}': canceled`, {
+  return new BlockError("ECANCELED", `'${file.filename}': ${op} was aborted`, {
     op,
     node: file.nodeName,
     cause: signal?.reason,

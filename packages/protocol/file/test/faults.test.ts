@@ -118,7 +118,7 @@ describe("readv() and writev()", () => {
       offset: 4096,
       length: 512,
       cause,
-      message: `read of 512 bytes at offset 0x1000 of '${filename}': Input/output error`,
+      message: `'${filename}': read of 512 bytes at offset 0x1000: Input/output error`,
     });
   });
 
@@ -339,6 +339,7 @@ describe("reopen()", () => {
     await disk.reopen({ readOnly: false, options: {} });
     faults.close = undefined;
     await disk.writev(0, IoVector.allocate(10));
+    expect(disk.capabilities.write).toBe(true);
     await disk.close();
   });
 

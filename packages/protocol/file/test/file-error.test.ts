@@ -24,9 +24,9 @@ describe("fileError()", () => {
       offset: 4096,
       length: 512,
       cause,
-      message: "read of 512 bytes at offset 0x1000 of 'disk.img': Input/output error",
+      message: "'disk.img': read of 512 bytes at offset 0x1000: Input/output error",
     });
-    expect(fileError(cause, "flush", file).message).toBe("flush of 'disk.img': Input/output error");
+    expect(fileError(cause, "flush", file).message).toBe("'disk.img': flush: Input/output error");
   });
 
   test("must give unknown names the code EIO, and keep the name in the message", () => {

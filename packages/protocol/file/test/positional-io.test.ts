@@ -27,7 +27,7 @@ describe.runIf(existsSync("/dev/full"))("writeAt() to a full device", () => {
       node: "n",
       offset: 4096,
       length: 512 * parts,
-      message: `write of ${512 * parts} bytes at offset 0x1000 of 'full.img': No space left on device`,
+      message: `'full.img': write of ${512 * parts} bytes at offset 0x1000: No space left on device`,
     });
   });
 });

@@ -2,7 +2,7 @@
 import { BlockError } from "@blocklayer/bytes";
 
 /** @throws BlockError `ECANCELED` when the signal is aborted */
-export function refuseAborted(op: string, signal: AbortSignal | undefined): void {
+export function refuseAborted(what: string, op: string, signal: AbortSignal | undefined): void {
   if (signal?.aborted !== true) return;
-  throw new BlockError("ECANCELED", `${op}: canceled`, { op, cause: signal.reason });
+  throw new BlockError("ECANCELED", `${what}: ${op} was aborted`, { op, cause: signal.reason });
 }

@@ -5,7 +5,7 @@
  * Above: the block graph, or whoever holds a `directChild` of it. Below: SparseStore.
  * Every method returns plainly or throws; nothing ever waits, so requests never run side by side.
  */
-import { assert, BlockError, type IoVector, MiB } from "@blocklayer/bytes";
+import { assert, BlockError, hex, type IoVector, MiB } from "@blocklayer/bytes";
 import {
   type BlockCapabilities,
   type BlockDriver,
@@ -133,7 +133,7 @@ export class MemoryDriver implements BlockDriver {
   truncate(lengthBytes: number, options?: TruncateOptions): void {
     this.#beginChange("truncate", lengthBytes, 0, options);
     if (options?.preallocation !== undefined && options.preallocation !== "off") {
-      throw new BlockError("ENOTSUP", "truncate: a memory store cannot be preallocated", {
+      throw new BlockError("ENOTSUP", "memory store: truncate: it cannot be preallocated", {
         op: "truncate",
       });
     }
@@ -175,14 +175,19 @@ export class MemoryDriver implements BlockDriver {
 
   #begin(op: string, offset: number, length: number, options?: RequestOptions): void {
     assert(offset >= 0 && Number.isSafeInteger(offset + length), `${op}: the range is a valid one`);
-    if (this.#closed) throw new BlockError("ECLOSED", `${op}: the memory store is closed`, { op });
-    refuseAborted(op, options?.signal);
+    if (this.#closed)
+      throw new BlockError("ECLOSED", `memory store is closed: ${op} is refused`, { op });
+    refuseAborted("memory store", op, options?.signal);
   }
 
   #beginChange(op: string, offset: number, length: number, options?: RequestOptions): void {
     this.#begin(op, offset, length, options);
     if (this.#capabilities.write) return;
-    throw new BlockError("EACCES", `${op}: the memory store is read-only`, { op, offset, length });
+    throw new BlockError(
+      "EACCES",
+      `memory store is read-only: ${op} of ${length} bytes at offset ${hex(offset)} is refused`,
+      { op, offset, length },
+    );
   }
 }
 

@@ -61,22 +61,22 @@ export class NullDriver implements BlockDriver {
   }
 
   readv(_offset: number, target: IoVector, options?: RequestOptions): void {
-    refuseAborted("read", options?.signal);
+    refuseAborted("null disk", "read", options?.signal);
     if (this.#readZeroes) target.fill(0);
   }
 
   writev(_offset: number, _source: IoVector, options?: WriteOptions): void {
     assert(this.#capabilities.write, "a read-only node gets no writes");
-    refuseAborted("write", options?.signal);
+    refuseAborted("null disk", "write", options?.signal);
   }
 
   writeZeroes(_offset: number, _lengthBytes: number, options?: RequestOptions): void {
     assert(this.#capabilities.write, "a read-only node gets no writes");
-    refuseAborted("write zeroes", options?.signal);
+    refuseAborted("null disk", "write zeroes", options?.signal);
   }
 
   discard(_offset: number, _lengthBytes: number, options?: RequestOptions): void {
-    refuseAborted("discard", options?.signal);
+    refuseAborted("null disk", "discard", options?.signal);
   }
 
   blockStatus(offset: number, lengthBytes: number): BlockStatus {
@@ -91,7 +91,7 @@ export class NullDriver implements BlockDriver {
   }
 
   truncate(): void {
-    throw new BlockError("ENOTSUP", "truncate: a null disk keeps its length", { op: "truncate" });
+    throw new BlockError("ENOTSUP", "null disk: truncate: it keeps its length", { op: "truncate" });
   }
 
   flushToOs(): void {}
