@@ -5,6 +5,7 @@
  * that same signal, so that shells and make see it. A second one ends it at once. A reader that goes away
  * (`blk map … | head`) aborts it as well, without a word; the status is then what shells show for SIGPIPE.
  */
+import { setMaxListeners } from "node:events";
 import { basename } from "node:path";
 import { run } from "./program.js";
 
@@ -13,6 +14,7 @@ const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const STATUS_BROKEN_PIPE = 141;
 
 const controller = new AbortController();
+setMaxListeners(0, controller.signal); // one for each request that waits: sixteen is no leak
 let stoppedBy: NodeJS.Signals | undefined;
 let isPipeBroken = false;
 

@@ -72,7 +72,7 @@ test("a file that may not grow must give one line, and be removed", () => {
   const script = 'ulimit -f 512; exec "$0" "$1" convert -O qcow2 disk.raw limited.qcow2';
   const end = outcome("bash", ["-c", script, process.execPath, BIN], folder);
   expectOneLine(end);
-  expect(end.stderr).toMatch(/write.*'limited\.qcow2': File too large; .*removed\n$/);
+  expect(end.stderr).toMatch(/'limited\.qcow2': write of .*: File too large; .*removed\n$/);
   expect(existsSync(join(folder, "limited.qcow2"))).toBe(false);
 });
 

@@ -87,9 +87,16 @@ async function convertTo(
       fate === "removed"
         ? `the incomplete '${words.target}' was removed`
         : `'${words.target}' is incomplete`;
-    const why = hasCode(error, "ECANCELED") ? "convert was interrupted" : describeError(error);
+    const why = hasCode(error, "ECANCELED") ? "convert was interrupted" : reasonOf(error);
     throw new BlockError("EIO", `${why}; ${what}`, { cause: error });
   }
+}
+
+/** What went wrong, without the engine's remark that the target is incomplete: its fate is told here. */
+function reasonOf(error: unknown): string {
+  const isRemark =
+    error instanceof BlockError && error.op === "convert" && error.cause !== undefined;
+  return describeError(isRemark ? error.cause : error);
 }
 
 async function openTarget(

@@ -80,7 +80,7 @@ function formatMissing({ image, filename }: GateRequest): BlockError {
   return new BlockError(
     "EINVAL",
     `image '${image}' names the backing file '${filename}' but not its format, and guessing it is unsafe. ` +
-      `Write the format into the image: rebase -u -b '${filename}' -F <format> '${image}'`,
+      `Write the format into the image: qemu-img rebase -u -b '${filename}' -F <format> '${image}'`,
     { op: "open", node: image },
   );
 }
