@@ -1,0 +1,4 @@
+export { type FlushToken, type SeqFlush, writeLength } from "./flush.js";
+export type { SeqCacheAllocator, SeqCacheOptions, SeqCacheStats } from "./options.js";
+export type { ReadGap, ReadResult } from "./overlay.js";
+export { SeqCache } from "./seqcache.js";
