@@ -16,13 +16,14 @@ export const qcow2Driver: DriverDefinition = {
   reopenOptions,
   probe: (head) => (looksLikeQcow2(head) ? 100 : 0),
   open: (context) => {
-    const { file } = context.children;
+    const { file, backing } = context.children;
     assert(file !== undefined, "a format is opened with a file child");
     return openDriver({
       nodeName: context.nodeName,
       file,
       readOnly: context.readOnly,
       options: context.options,
+      backing,
       openBacking: (reference) => context.openBacking(reference),
     });
   },

@@ -28,7 +28,7 @@ import { checkQcow2 } from "./check/check.js";
 import { writeCompressed } from "./compressed/write.js";
 import { refuseWriting } from "./header/features.js";
 import type { Qcow2Image } from "./image.js";
-import { formatInfoOf } from "./info.js";
+import { imageInfoOf } from "./info.js";
 import { discardGuest } from "./mapping/discard.js";
 import { readGuest } from "./mapping/read.js";
 import { statusOf } from "./mapping/status.js";
@@ -180,8 +180,9 @@ export class Qcow2Driver implements BlockDriver {
     }
   }
 
-  formatInfo(): FormatInfo {
-    return formatInfoOf(this.#image.header);
+  formatInfo(): MaybePromise<FormatInfo> {
+    this.#refuseClosed("info");
+    return imageInfoOf(this.#image.file, this.#image.header);
   }
 
   statistics(): Readonly<Record<string, number | boolean | string>> {

@@ -11,7 +11,7 @@
  *
  * Source: the qcow2 specification, "Header", "Host cluster management", "Cluster mapping".
  */
-import { divideRoundUp } from "@blocklayer/bytes";
+import { alignDown, divideRoundUp, SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
 import type { RefcountBits } from "@blocklayer/metadata-cache";
 import type { Qcow2Header } from "./header/header.js";
 
@@ -78,7 +78,7 @@ export type EntryKind = (typeof ENTRY_KIND)[keyof typeof ENTRY_KIND];
 /** Sizes and counts of one image. Plain numbers, computed once when it opens. */
 export interface Geometry {
   readonly version: 2 | 3;
-  /** In bytes, as the header says: not rounded. */
+  /** Bytes of the disk. A part of a sector at the end of the header's size is left off, as in QEMU. */
   readonly virtualSize: number;
   readonly clusterBits: number;
   readonly clusterSize: number;
@@ -90,7 +90,7 @@ export interface Geometry {
   readonly l2Entries: number;
   /** Bytes of the virtual disk that one L2 table maps. */
   readonly l2CoverageBytes: number;
-  /** L1 entries that the virtual size needs; the header's table may have more. */
+  /** L1 entries that the header's size needs; the header's table may have more. */
   readonly l1Size: number;
   readonly refcountOrder: number;
   /** Width of a refcount: 1 to 64 bits. */
@@ -134,7 +134,7 @@ export function geometryOf(header: GeometrySource): Geometry {
   const compressedShift = 62 - (clusterBits - 8) - 32;
   return {
     version,
-    virtualSize,
+    virtualSize: alignDown(virtualSize, SECTOR_SIZE_BYTES),
     clusterBits,
     clusterSize,
     l2EntrySize: ENTRY_BYTES,

@@ -231,10 +231,19 @@ export class Qcow2Image {
   #store(): TableStore {
     return {
       read: (at, into) => this.#readTable(at, into),
-      write: (at, bytes) => this.file.writev(at, IoVector.of(bytes)),
-      writev: (at, tables) => this.file.writev(at, tables),
-      sync: () => this.sync(),
+      write: (at, bytes) => this.#writeTables(at, IoVector.of(bytes)),
+      writev: (at, tables) => this.#writeTables(at, tables),
+      sync: () => {
+        this.refuseFailed();
+        return this.sync();
+      },
     };
+  }
+
+  /** A read may have to make room in a cache: on a node that failed it does not write for that. */
+  #writeTables(at: HostOffset, tables: IoVector): MaybePromise<void> {
+    this.refuseFailed();
+    return this.file.writev(at, tables);
   }
 
   #readTable(at: HostOffset, into: Uint8Array): MaybePromise<void> {

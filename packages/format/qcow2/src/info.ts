@@ -1,9 +1,13 @@
 /**
- * What `info` says of an image: the header in qemu-img's words.
+ * What `info` says of an image: its header and its snapshots in qemu-img's words.
  *
- * Above: the driver's `formatInfo`. Below: header.
+ * Above: the driver's `formatInfo`. Below: header, snapshot/table.
+ *
+ * A snapshot table that cannot be read in full is an error, as it is for qemu-img: half a list would hide it. The disk
+ * itself opens and reads all the same.
  */
-import type { FormatInfo } from "@blocklayer/block-api";
+import type { BlockChild, FormatInfo } from "@blocklayer/block-api";
+import { CorruptImageError, type MaybePromise } from "@blocklayer/bytes";
 import {
   COMPATIBLE,
   COMPRESSION_TYPE,
@@ -11,6 +15,10 @@ import {
   INCOMPATIBLE,
   type Qcow2Header,
 } from "./header/header.js";
+import { readTable } from "./read-tables.js";
+import { readSnapshotTable, type SnapshotEntry } from "./snapshot/table.js";
+
+const NANOSECONDS = 1_000_000_000n;
 
 /**
  * The facts of a header, named and ordered as in `qemu-img info --output=json`.
@@ -45,5 +53,49 @@ export function formatInfoOf(header: Qcow2Header): FormatInfo {
             corrupt: isCorrupt,
             "extended-l2": hasFeature(incompatible, INCOMPATIBLE.extendedL2),
           },
+  };
+}
+
+/**
+ * The facts of an image: those of its header, and its snapshots. Answers without a promise when there are none.
+ *
+ * @throws CorruptImageError when an entry of the snapshot table breaks a rule; BlockError of the file
+ */
+export function imageInfoOf(file: BlockChild, header: Qcow2Header): MaybePromise<FormatInfo> {
+  const info = formatInfoOf(header);
+  return header.snapshotCount === 0 ? info : withSnapshots(info, file, header);
+}
+
+async function withSnapshots(
+  info: FormatInfo,
+  file: BlockChild,
+  header: Qcow2Header,
+): Promise<FormatInfo> {
+  const { entries } = await readSnapshotTable(header, {
+    read: (hostOffset, lengthBytes) => readTable(file, hostOffset, lengthBytes),
+    refuse: (index, rule) => {
+      const structure = "snapshot table";
+      throw new CorruptImageError({
+        structure,
+        hostOffset: header.snapshotsOffset,
+        rule: `entry ${index} ${rule}`,
+      });
+    },
+  });
+  return { ...info, snapshots: entries.map(rowOf) };
+}
+
+/** One snapshot, with the names of `qemu-img info --output=json`. */
+function rowOf(entry: SnapshotEntry): Readonly<Record<string, number | string>> {
+  const { id, name, vmClockNanoseconds, icount } = entry;
+  return {
+    id,
+    name,
+    "vm-state-size": Number(entry.vmStateBytes),
+    "date-sec": entry.dateSeconds,
+    "date-nsec": entry.dateNanoseconds,
+    "vm-clock-sec": Number(vmClockNanoseconds / NANOSECONDS),
+    "vm-clock-nsec": Number(vmClockNanoseconds % NANOSECONDS),
+    ...(icount === undefined ? {} : { icount: Number(icount) }),
   };
 }

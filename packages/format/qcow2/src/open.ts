@@ -39,7 +39,9 @@ export interface OpenParts {
   readonly readOnly: boolean;
   /** Checked against `openOptions`, defaults filled in. */
   readonly options: OptionValues;
-  /** Asked when the image names a backing file. */
+  /** The backing file that the user gave. It counts whatever the image names. */
+  readonly backing: BlockChild | undefined;
+  /** Asked when the image names a backing file and the user gave none. */
   readonly openBacking: (reference: BackingReference) => MaybePromise<BlockChild | undefined>;
 }
 
@@ -47,7 +49,10 @@ export interface OpenParts {
 export interface OpenQcow2Options {
   /** The image file: `directChild(openMemory(…))`, say. */
   readonly file: BlockChild;
-  /** The backing file, already open. Absent: what the image does not hold reads as zeroes. */
+  /**
+   * The backing file, already open; it is used also for an image that names none. Absent: what the image does not
+   * hold reads as zeroes.
+   */
   readonly backing?: BlockChild;
   readonly readOnly?: boolean;
   /** As for QEMU's driver: `{ "l2-cache-size": "1M" }`. */
@@ -71,7 +76,8 @@ export function openQcow2(given: OpenQcow2Options): Promise<Qcow2Driver> {
     file: given.file,
     readOnly: given.readOnly === true,
     options: parseOptions(openOptions, given.options ?? {}, "qcow2"),
-    openBacking: () => given.backing,
+    backing: given.backing,
+    openBacking: () => undefined,
   });
 }
 
@@ -85,7 +91,7 @@ export async function openDriver(parts: OpenParts): Promise<Qcow2Driver> {
   const cacheSizes = planCaches(geometry, cacheOptionsOf(options));
   const l1Bytes = await readTable(file, header.l1TableOffset, header.l1Size * ENTRY_BYTES);
   const refcountTable = await readRefcountTable(file, header, readOnly);
-  const backing = await openBackingOf(header, parts.openBacking);
+  const backing = parts.backing ?? (await openBackingOf(header, parts.openBacking));
   return new Qcow2Driver(
     new Qcow2Image({
       nodeName,

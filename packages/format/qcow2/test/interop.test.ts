@@ -1,10 +1,10 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { type BlockChild, directChild } from "@blocklayer/block-api";
-import { IoVector } from "@blocklayer/bytes";
+import { IoVector, viewOf } from "@blocklayer/bytes";
 import { openMemory } from "@blocklayer/memory";
 import { Random } from "@blocklayer/sim";
 import { expect, test } from "vitest";
-import { openQcow2, type Qcow2Driver } from "../src/index.js";
+import { openQcow2, type Qcow2Driver, readHeader } from "../src/index.js";
 import { makeImage, RECIPES } from "./support/corpus.js";
 import { describeWithQemu, qemuImg, useScratch } from "./support/qemu.js";
 import { replay, runCommand, runQemuIo } from "./support/replay.js";
@@ -182,6 +182,37 @@ describeWithQemu("interop", () => {
       expect(await ok("compare", scratch("theirs.raw"), scratch("ours.raw"))).toContain(
         "identical",
       );
+    }
+  });
+
+  test("writev() must not write over what a snapshot needs, checked in full [C16]", async () => {
+    const image = scratch("o.qcow2");
+    await ok("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", image, "1M");
+    await runQemuIo(image, ["write -P 1 0 64k"]);
+    await ok("snapshot", "-c", "one", image);
+    await runQemuIo(image, ["write -P 2 0 4k"]);
+    const bytes = await loadBytes(image);
+    const file = directChild(openMemory({ bytes }));
+    const header = await readHeader(file);
+    const view = viewOf(bytes);
+    const snapshotL1 = view.getUint32(header.snapshotsOffset + 4);
+    const places = {
+      "snapshot table": header.snapshotsOffset,
+      "inactive L1 table": snapshotL1,
+      "inactive L2 table": view.getUint32(snapshotL1 + 4),
+    };
+    const l2 = view.getUint32(header.l1TableOffset + 4);
+    for (const [structure, place] of Object.entries(places)) {
+      const broken = bytes.slice();
+      viewOf(broken).setUint32(l2, 0x8000_0000);
+      viewOf(broken).setUint32(l2 + 4, place);
+      const disk = await openQcow2({
+        file: directChild(openMemory({ bytes: broken })),
+        options: { "overlap-check": "all" },
+      });
+      const write = async (): Promise<void> => disk.writev(0, IoVector.allocate(512));
+      await expect(write()).rejects.toMatchObject({ code: "ECORRUPT", structure });
+      await disk.close().catch(() => undefined);
     }
   });
 

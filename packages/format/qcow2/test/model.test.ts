@@ -15,7 +15,7 @@ import { keepCodecWarm } from "./support/warm-codec.js";
 
 keepCodecWarm();
 
-const RUNS = Number(process.env["BLOCKLAYER_FUZZ_RUNS"] ?? 1);
+const RUNS = Number(process.env["BLOCKLAYER_MODEL_RUNS"] ?? 1);
 
 /** A shape of image. */
 interface Shape {
@@ -140,7 +140,7 @@ describe("Qcow2Driver against a byte array", () => {
   for (const shape of SHAPES) {
     const { clusterSize, refcountBits, compat, backing } = shape;
     const name = `${clusterSize} B clusters, ${refcountBits} bits, ${compat}, backing ${backing}`;
-    test(`must read what was written: ${name}`, async () => {
+    test(`must read what was written: ${name}`, { timeout: 30_000 * (1 + RUNS) }, async () => {
       for (let run = 0; run < RUNS; run++) {
         const random = new Random(run * 7919 + clusterSize + refcountBits);
         const clusters = clusterSize > 65536 ? 9 : 40;

@@ -17,6 +17,7 @@ import type { BlockChild, CheckResult, RequestOptions } from "@blocklayer/block-
 import { divideRoundUp, hex } from "@blocklayer/bytes";
 import { ENTRY_BYTES, type Geometry, geometryOf, MAX_L1_BYTES } from "../geometry.js";
 import type { Qcow2Header } from "../header/header.js";
+import { isIncomplete, readSnapshotTable } from "../snapshot/table.js";
 import { checkBitmaps } from "./bitmaps.js";
 import { checkRefcountBlocks, compareRefcounts } from "./compare.js";
 import { MAX_CLUSTERS } from "./counters.js";
@@ -24,7 +25,6 @@ import { Findings } from "./findings.js";
 import { L1Walk } from "./l1-walk.js";
 import type { ClusterTally } from "./l2-walk.js";
 import { References } from "./references.js";
-import { isIncomplete, readSnapshotTable } from "./snapshots.js";
 import { StoredRefcounts } from "./stored-refcounts.js";
 import { TableReader } from "./table-reader.js";
 
@@ -68,10 +68,7 @@ export async function checkQcow2(
   findings.append(copiedFindings);
   return resultOf(findings, {
     imageEndOffset: (highest + 1) * geometry.clusterSize,
-    totalClusters: divideRoundUp(
-      header.virtualSize - (header.virtualSize % 512),
-      geometry.clusterSize,
-    ),
+    totalClusters: divideRoundUp(geometry.virtualSize, geometry.clusterSize),
     allocatedClusters: tally.allocated,
     compressedClusters: tally.compressed,
     fragmentedClusters: tally.fragmented,
@@ -86,7 +83,11 @@ async function countReferences(
   references: References,
   findings: Findings,
 ): Promise<void> {
-  const snapshots = await readSnapshotTable(header, reader, findings);
+  const snapshots = await readSnapshotTable(header, {
+    read: (hostOffset, lengthBytes) => reader.read("snapshot table", hostOffset, lengthBytes),
+    refuse: (index, rule) =>
+      findings.error(() => `ERROR snapshot table entry ${index} ${rule}; the rest is not checked`),
+  });
   references.add(0, geometry.clusterSize);
   await walk.add(header.l1TableOffset, header.l1Size, true);
   for (const [index, entry] of snapshots.entries.entries()) {

@@ -31,7 +31,7 @@ import { l2ForWrite } from "../mapping/l2-tables.js";
 import { PendingAllocation } from "../mapping/pending.js";
 import { withClusters } from "../mapping/write.js";
 import { allocateBytes, allocateClusters } from "../refcount/allocate.js";
-import { lowerNow } from "../refcount/free.js";
+import { lowerAfterFailure } from "../refcount/free.js";
 import { TaskGroup } from "../task-group.js";
 import { l2WaitsForData, l2WaitsForRefcounts } from "../writeback/order.js";
 
@@ -149,7 +149,7 @@ async function place(
 
 async function giveBack(image: Qcow2Image, placed: readonly Placed[]): Promise<void> {
   for (const { hostOffset, bytes } of placed) {
-    await lowerNow(image, { hostOffset, lengthBytes: bytes.length, reason: "never" });
+    await lowerAfterFailure(image, hostOffset, bytes.length);
   }
 }
 
@@ -213,12 +213,9 @@ async function finish(image: Qcow2Image, placement: Placement, written: boolean)
     }
     image.counters.compressedWrites += linked;
   } finally {
-    try {
-      await giveBack(image, placement.clusters.slice(linked));
-    } finally {
-      await abandon(image, [placement.pending]);
-      lease.release();
-    }
+    await giveBack(image, placement.clusters.slice(linked));
+    await abandon(image, [placement.pending]);
+    lease.release();
   }
 }
 

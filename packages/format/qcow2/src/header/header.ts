@@ -84,6 +84,7 @@ export interface Qcow2Header {
   readonly backingFilenameBytes?: Uint8Array;
   readonly backingFilename?: string;
   readonly clusterBits: number;
+  /** As stored. The disk ends with the last whole sector of it: see `Geometry.virtualSize`. */
   readonly virtualSize: number;
   /** 0: none, 1: AES, 2: LUKS. */
   readonly cryptMethod: number;

@@ -28,7 +28,8 @@ import {
 import { hex } from "@blocklayer/bytes";
 import type { Qcow2Image } from "../image.js";
 import { allocateClusters, allocateClustersAt } from "../refcount/allocate.js";
-import { lowerNow } from "../refcount/free.js";
+import { lowerAfterFailure } from "../refcount/free.js";
+import type { Epoch } from "../refcount/inflight.js";
 import { l2WaitsForData, l2WaitsForRefcounts } from "../writeback/order.js";
 import { entriesLeft, l2ForWrite, type L2Position } from "./l2-tables.js";
 import { badEntry } from "./lookup.js";
@@ -41,6 +42,11 @@ export interface WriteChunk {
   readonly lengthBytes: number;
   /** To be linked after the data is written. Empty: all of it is written in place. */
   readonly allocations: readonly PendingAllocation[];
+  /**
+   * Keeps clusters that are written in place from being taken again before they are written [D1]:
+   * `settle()` it when the data is written.
+   */
+  readonly epoch: Epoch;
 }
 
 /** The clusters that one step adds to a chunk. */
@@ -91,6 +97,7 @@ export async function buildChunk(
     hostOffset: hostStart + inCluster,
     lengthBytes: Math.min(at, end) - guestOffset,
     allocations,
+    epoch: image.inFlight.enter(),
   };
 }
 
@@ -227,9 +234,14 @@ export function dropEntry(
   const { clusterSize } = geometry;
   switch (entryKind(high, low, geometry.version)) {
     case ENTRY_KIND.normal:
-    case ENTRY_KIND.zeroAllocated:
-      frees.note(hostOffsetOf(high, low), clusterSize, reason, clusterSize);
+    case ENTRY_KIND.zeroAllocated: {
+      const hostOffset = hostOffsetOf(high, low);
+      // A corrupt entry that straddles two clusters owns neither: counting them down could free a neighbour's.
+      if (!image.badClusterOffset(hostOffset)) {
+        frees.note(hostOffset, clusterSize, reason, clusterSize);
+      }
       break;
+    }
     case ENTRY_KIND.compressed: {
       const offset = compressedOffsetOf(geometry, high, low);
       const length = compressedLengthOf(geometry, high, low);
@@ -246,18 +258,8 @@ export async function abandon(
   image: Qcow2Image,
   allocations: readonly PendingAllocation[],
 ): Promise<void> {
-  try {
-    for (const one of allocations) {
-      if (one.inPlace) continue;
-      await lowerNow(image, {
-        hostOffset: one.hostOffset,
-        lengthBytes: one.lengthBytes,
-        reason: "never",
-      });
-    }
-  } catch {
-    // The clusters stay taken: a leak, which a check finds. The write's own failure is what counts.
-  } finally {
-    for (const one of allocations) image.pending.remove(one);
+  for (const one of allocations) {
+    if (!one.inPlace) await lowerAfterFailure(image, one.hostOffset, one.lengthBytes);
   }
+  for (const one of allocations) image.pending.remove(one);
 }

@@ -18,7 +18,7 @@ import {
 } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { allocateClusters } from "../refcount/allocate.js";
-import { lowerNow } from "../refcount/free.js";
+import { lowerAfterFailure } from "../refcount/free.js";
 import { OVERLAP } from "../refcount/overlap.js";
 import { l1WaitsForTable } from "../writeback/order.js";
 import { badTable } from "./lookup.js";
@@ -66,11 +66,7 @@ async function ownL2Table(
     await image.writeTable(tableOffset, body, 0);
     await l1WaitsForTable(image);
   } catch (error) {
-    await lowerNow(image, {
-      hostOffset: tableOffset,
-      lengthBytes: clusterSize,
-      reason: "never",
-    });
+    await lowerAfterFailure(image, tableOffset, clusterSize);
     throw error;
   }
   const high = standardEntryHigh(tableOffset, true);

@@ -3,19 +3,27 @@
  *
  * Above: driver.ts, with the node drained. Below: L1 table, allocator, zero.ts.
  *
- * Order on disk [C6]: a longer L1 table and its refcounts, sync, header, sync; then the size field. The
- * old table's clusters are free afterwards. Should the header's fate be unknown, the node fails.
+ * Order on disk [C6]: a longer L1 table and its refcounts, sync, header, sync; then the zeroes that keep a
+ * longer backing file from showing, sync; then the size field. The old table's clusters are free afterwards.
+ * Should the header's fate be unknown, the node fails.
  *
  * Source: the qcow2 specification, "Header".
  */
 import type { TruncateOptions } from "@blocklayer/block-api";
-import { alignUp, BlockError, UnsupportedError, viewOf, writeU64 } from "@blocklayer/bytes";
+import {
+  alignUp,
+  BlockError,
+  SECTOR_SIZE_BYTES,
+  UnsupportedError,
+  viewOf,
+  writeU64,
+} from "@blocklayer/bytes";
 import { ENTRY_BYTES, geometryOf, MAX_L1_BYTES } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { allocateClusters } from "../refcount/allocate.js";
-import { lowerNow } from "../refcount/free.js";
+import { lowerAfterFailure, lowerReplaced } from "../refcount/free.js";
 import { OVERLAP } from "../refcount/overlap.js";
-import { headerWaitsForTable } from "../writeback/order.js";
+import { headerWaitsForTable, sizeWaitsForZeroes } from "../writeback/order.js";
 import { L1Table } from "./l1-table.js";
 import { zeroGuest } from "./zero.js";
 
@@ -33,6 +41,9 @@ export async function truncateGuest(
   const oldLength = image.geometry.virtualSize;
   const details = { op: "truncate", node: image.nodeName, length: lengthBytes };
   if (lengthBytes === oldLength) return;
+  if (lengthBytes % SECTOR_SIZE_BYTES !== 0) {
+    throw new BlockError("EINVAL", "The new size must be a multiple of 512", details);
+  }
   if (lengthBytes < oldLength) {
     throw new UnsupportedError("qcow2: making a disk shorter is not supported", details);
   }
@@ -44,18 +55,30 @@ export async function truncateGuest(
     const message = "qcow2: the size of a version 2 image with snapshots cannot be changed";
     throw new UnsupportedError(message, details);
   }
+  await withLock(image, () => growL1(image, lengthBytes));
+  // In memory first: the zeroes lie past the old end. The file shows the new part only when it is zero [C1].
+  image.changeHeader({ virtualSize: lengthBytes });
+  try {
+    const zeroes = options.zeroWrite === true && image.backing !== undefined;
+    if (zeroes) await zeroGuest(image, oldLength, lengthBytes - oldLength, {});
+    await withLock(image, async () => {
+      if (zeroes) await sizeWaitsForZeroes(image);
+      const field = new Uint8Array(8);
+      writeU64(viewOf(field), 0, lengthBytes);
+      await writeHeaderField(image, HEADER_SIZE_POSITION, field);
+    });
+  } catch (error) {
+    image.changeHeader({ virtualSize: oldLength });
+    throw error;
+  }
+}
+
+async function withLock(image: Qcow2Image, work: () => Promise<void>): Promise<void> {
   const lease = await image.lock.acquire();
   try {
-    await growL1(image, lengthBytes);
-    const field = new Uint8Array(8);
-    writeU64(viewOf(field), 0, lengthBytes);
-    await writeHeaderField(image, HEADER_SIZE_POSITION, field);
-    image.changeHeader({ virtualSize: lengthBytes });
+    await work();
   } finally {
     lease.release();
-  }
-  if (options.zeroWrite === true && image.backing !== undefined) {
-    await zeroGuest(image, oldLength, lengthBytes - oldLength, {});
   }
 }
 
@@ -71,14 +94,20 @@ async function growL1(image: Qcow2Image, virtualSize: number): Promise<void> {
       length: virtualSize,
     });
   }
-  const offset = await allocateClusters(image, Math.ceil(bytes / clusterSize));
+  const clusters = Math.ceil(bytes / clusterSize);
+  const offset = await allocateClusters(image, clusters);
   const halves = new Uint32Array(2 * needed);
   halves.set(old.halves);
   const table = new L1Table(offset, halves);
   const body = new Uint8Array(alignUp(bytes, 512));
   body.set(table.encode());
-  await image.writeTable(offset, body, 0);
-  await headerWaitsForTable(image);
+  try {
+    await image.writeTable(offset, body, 0);
+    await headerWaitsForTable(image);
+  } catch (error) {
+    await lowerAfterFailure(image, offset, clusters * clusterSize);
+    throw error;
+  }
   const field = new Uint8Array(12);
   viewOf(field).setUint32(0, needed);
   writeU64(viewOf(field), 4, offset);
@@ -88,7 +117,7 @@ async function growL1(image: Qcow2Image, virtualSize: number): Promise<void> {
   image.overlap.remove(OVERLAP.activeL1, old.hostOffset);
   image.overlap.add(OVERLAP.activeL1, offset, bytes);
   if (old.entryCount === 0) return;
-  await lowerNow(image, {
+  await lowerReplaced(image, {
     hostOffset: old.hostOffset,
     lengthBytes: old.entryCount * ENTRY_BYTES,
     reason: "other",

@@ -112,18 +112,19 @@ async function writeChunk(
   source: IoVector,
   options?: RequestOptions,
 ): Promise<void> {
-  if (chunk.allocations.length === 0) {
-    await image.writeHost(chunk.hostOffset, source, options);
-    return;
-  }
   let written = false;
   try {
+    if (chunk.allocations.length === 0) {
+      await image.writeHost(chunk.hostOffset, source, options);
+      return;
+    }
     const { hostOffset, vector, fileEnd } = await withOldContent(image, chunk, source);
     await image.writeHost(hostOffset, vector, options);
     if (fileEnd > 0) await extendFile(image, fileEnd);
     written = true;
   } finally {
-    await finishChunk(image, chunk, written);
+    chunk.epoch.settle();
+    if (chunk.allocations.length > 0) await finishChunk(image, chunk, written);
   }
 }
 

@@ -25,6 +25,11 @@ export class AllocatorState {
   cursor: ClusterIndex = 0;
   /** Where the next compressed bytes go, inside a cluster of compressed data only; 0: nowhere [D4]. */
   compressedCursor: HostOffset = 0;
+  /**
+   * Clusters that the file may name as refcount blocks, since the write of the entry failed: not counted, and
+   * never taken.
+   */
+  readonly lost: Set<ClusterIndex> = new Set();
 
   /** A cluster below the cursor may be taken again. */
   mayReuse(cluster: ClusterIndex): void {

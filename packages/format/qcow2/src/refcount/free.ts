@@ -151,10 +151,38 @@ export async function lowerNow(image: Qcow2Image, drop: Drop): Promise<void> {
       }
     } finally {
       refcounts.release(block);
+      drop.hostOffset = cluster * clusterSize;
+      drop.lengthBytes = Math.max(0, byteEnd - drop.hostOffset);
+      for (const one of emptied) becameFree(image, one, drop.reason);
     }
-    drop.hostOffset = cluster * clusterSize;
-    drop.lengthBytes = Math.max(0, byteEnd - drop.hostOffset);
-    for (const one of emptied) becameFree(image, one, drop.reason);
+  }
+}
+
+/**
+ * As `lowerNow`, for what was replaced already: a failure does not undo that, and the next flush goes on
+ * with what is left.
+ *
+ * @throws DamageError
+ */
+export async function lowerReplaced(image: Qcow2Image, drop: Drop): Promise<void> {
+  try {
+    await lowerNow(image, drop);
+  } catch (error) {
+    if (error instanceof DamageError) throw error;
+    image.frees.restore([drop]);
+  }
+}
+
+/** Gives back what was taken a moment ago, after a failure, which is what counts: one more leaves a leak. */
+export async function lowerAfterFailure(
+  image: Qcow2Image,
+  hostOffset: HostOffset,
+  lengthBytes: number,
+): Promise<void> {
+  try {
+    if (lengthBytes > 0) await lowerNow(image, { hostOffset, lengthBytes, reason: "never" });
+  } catch {
+    // A leak, which a check finds.
   }
 }
 

@@ -22,7 +22,7 @@ import {
 } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { headerWaitsForTable } from "../writeback/order.js";
-import { lowerNow } from "./free.js";
+import { lowerReplaced } from "./free.js";
 import { OVERLAP } from "./overlap.js";
 
 /** Where `refcount_table_offset` and `refcount_table_clusters` lie in the header, side by side. */
@@ -62,12 +62,18 @@ export async function growTable(
   const table = old.grown(tableStart * clusterSize, entryCount);
   table.set(newIndex, newBlock);
   missing.forEach((index, i) => table.set(index, (start + i) * clusterSize));
-  for (const index of missing) {
-    await writeSelfCounting(image, table.blockOffset(index), index, start, end);
-  }
   const body = table.encode();
-  await image.writeTable(table.hostOffset, body, 0);
-  await headerWaitsForTable(image);
+  try {
+    for (const index of missing) {
+      await writeSelfCounting(image, table.blockOffset(index), index, start, end);
+    }
+    await image.writeTable(table.hostOffset, body, 0);
+    await headerWaitsForTable(image);
+  } catch (error) {
+    // Nothing names the new area: it is as free as it was.
+    image.refcounts.drop(start * clusterSize, missing.length * clusterSize);
+    throw error;
+  }
   await switchHeader(image, table.hostOffset, tableClusters);
   for (const index of missing) {
     image.overlap.add(OVERLAP.refcountBlock, table.blockOffset(index), clusterSize);
@@ -76,7 +82,7 @@ export async function growTable(
   image.overlap.remove(OVERLAP.refcountTable, old.hostOffset);
   image.refcountTable = table;
   const oldClusters = old.entryCount / entriesPerCluster;
-  await lowerNow(image, {
+  await lowerReplaced(image, {
     hostOffset: old.hostOffset,
     lengthBytes: oldClusters * clusterSize,
     reason: "other",

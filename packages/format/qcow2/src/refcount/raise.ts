@@ -15,6 +15,7 @@ import { assert, divideRoundUp } from "@blocklayer/bytes";
 import { type ClusterIndex, ENTRY_BYTES } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { refcountTableWaitsForBlock } from "../writeback/order.js";
+import { lowerAfterFailure } from "./free.js";
 import { growTable } from "./grow.js";
 import { OVERLAP } from "./overlap.js";
 import { findFree } from "./search.js";
@@ -26,6 +27,8 @@ import { RefcountTable } from "./table.js";
  *
  * @returns false when a refcount block had to be added: nothing was counted, and the block may lie
  *   where the caller wanted to go, so it searches again
+ *
+ * **After failure:** nothing was counted.
  */
 export async function raiseRefcounts(
   image: Qcow2Image,
@@ -40,19 +43,26 @@ export async function raiseRefcounts(
     image.allocator.mayReuse(first);
     return false;
   }
-  for (let cluster = first; cluster < first + count; ) {
-    const block = await getRefcountBlock(image, cluster);
-    assert(block !== undefined, "the refcount block was there a moment ago");
-    const blockStart = cluster - (cluster % entries);
-    const end = Math.min(first + count, blockStart + entries);
-    try {
-      for (; cluster < end; cluster++) {
-        const value = refcounts.getRefcount(block, cluster - blockStart);
-        refcounts.setRefcount(block, cluster - blockStart, value + 1);
+  let cluster = first;
+  try {
+    while (cluster < first + count) {
+      const block = await getRefcountBlock(image, cluster);
+      assert(block !== undefined, "the refcount block was there a moment ago");
+      const blockStart = cluster - (cluster % entries);
+      const end = Math.min(first + count, blockStart + entries);
+      try {
+        for (; cluster < end; cluster++) {
+          const value = refcounts.getRefcount(block, cluster - blockStart);
+          refcounts.setRefcount(block, cluster - blockStart, value + 1);
+        }
+      } finally {
+        refcounts.release(block);
       }
-    } finally {
-      refcounts.release(block);
     }
+  } catch (error) {
+    const { clusterSize } = geometry;
+    await lowerAfterFailure(image, first * clusterSize, (cluster - first) * clusterSize);
+    throw error;
   }
   return true;
 }
@@ -60,6 +70,9 @@ export async function raiseRefcounts(
 /**
  * Adds the refcount block that counts a cluster. Does nothing more than a part of that when another
  * block had to be added first: the caller searches again in either case.
+ *
+ * **After failure:** the block's cluster is free again and the cache has forgotten it; but when the file may
+ * name it, it stays taken for as long as the image is open.
  */
 async function addRefcountBlock(image: Qcow2Image, cluster: ClusterIndex): Promise<void> {
   const { geometry, refcounts } = image;
@@ -69,22 +82,37 @@ async function addRefcountBlock(image: Qcow2Image, cluster: ClusterIndex): Promi
   const blockOffset = newCluster * clusterSize;
   const countsItself = Math.floor(newCluster / refcountBlockEntries) === tableIndex;
   if (!countsItself && !(await raiseRefcounts(image, newCluster, 1))) return;
-  const block = await refcounts.getEmpty(blockOffset);
   try {
-    refcounts.markDirty(block);
-    if (countsItself) refcounts.setRefcount(block, newCluster % refcountBlockEntries, 1);
-  } finally {
-    refcounts.release(block);
+    const block = await refcounts.getEmpty(blockOffset);
+    try {
+      refcounts.markDirty(block);
+      if (countsItself) refcounts.setRefcount(block, newCluster % refcountBlockEntries, 1);
+    } finally {
+      refcounts.release(block);
+    }
+    await refcountTableWaitsForBlock(image);
+    if (tableIndex >= image.refcountTable.entryCount) {
+      const used = Math.max(cluster + 1, newCluster);
+      const firstRange = divideRoundUp(used, refcountBlockEntries);
+      await growTable(image, firstRange, tableIndex, blockOffset);
+    }
+  } catch (error) {
+    if (image.refcountTable.blockOffset(tableIndex) !== blockOffset) {
+      refcounts.drop(blockOffset, clusterSize);
+      if (countsItself) image.allocator.mayReuse(newCluster);
+      else await lowerAfterFailure(image, blockOffset, clusterSize);
+    }
+    throw error;
   }
-  await refcountTableWaitsForBlock(image);
-  image.overlap.add(OVERLAP.refcountBlock, blockOffset, clusterSize);
-  if (tableIndex < image.refcountTable.entryCount) {
+  if (image.refcountTable.blockOffset(tableIndex) !== blockOffset) {
     const at = image.refcountTable.hostOffset + tableIndex * ENTRY_BYTES;
-    await image.writeTable(at, RefcountTable.encodeEntry(blockOffset), OVERLAP.refcountTable);
+    try {
+      await image.writeTable(at, RefcountTable.encodeEntry(blockOffset), OVERLAP.refcountTable);
+    } catch (error) {
+      image.allocator.lost.add(newCluster);
+      throw error;
+    }
     image.refcountTable.set(tableIndex, blockOffset);
-    return;
   }
-  const used = Math.max(cluster + 1, newCluster);
-  const firstRange = divideRoundUp(used, refcountBlockEntries);
-  await growTable(image, firstRange, tableIndex, blockOffset);
+  image.overlap.add(OVERLAP.refcountBlock, blockOffset, clusterSize);
 }

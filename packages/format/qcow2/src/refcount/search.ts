@@ -78,7 +78,7 @@ async function scanBlock(
   wanted: number,
   exact: boolean,
 ): Promise<boolean> {
-  const { refcounts, geometry, inFlight } = image;
+  const { refcounts, geometry, inFlight, allocator } = image;
   const blockStart = scan.next - (scan.next % geometry.refcountBlockEntries);
   const blockEnd = blockStart + geometry.refcountBlockEntries;
   const block = await getRefcountBlock(image, scan.next);
@@ -86,7 +86,8 @@ async function scanBlock(
     for (; scan.next < blockEnd && scan.free < wanted; scan.next++) {
       const used =
         (block !== undefined && refcounts.getRefcount(block, scan.next - blockStart) !== 0) ||
-        inFlight.isCooling(scan.next);
+        inFlight.isCooling(scan.next) ||
+        (allocator.lost.size > 0 && allocator.lost.has(scan.next));
       if (!used) scan.free++;
       else if (exact) return false;
       else scan.free = 0;

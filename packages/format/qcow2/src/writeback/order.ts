@@ -11,6 +11,7 @@
  * | a new L2 table, and its refcount | the L1 entry that names it | C2, C6 | `l1WaitsForTable` |
  * | a new refcount block | the refcount-table entry that names it | C6 | `refcountTableWaitsForBlock` |
  * | a new L1 or refcount table | the header field that names it | C6 | `headerWaitsForTable` |
+ * | zeroes over a longer backing file | the size that shows them | C1 | `sizeWaitsForZeroes` |
  *
  * C5 asks for the data sync only after copy-on-write. Here every link of new clusters owes one: a
  * cluster that had an owner before would otherwise show that owner's bytes after a crash [C1]. It
@@ -47,6 +48,11 @@ export function l1WaitsForTable(image: Qcow2Image): Promise<void> {
 /** [C6] Makes a new refcount block, which the cache holds, durable, and the one that counts it. */
 export function refcountTableWaitsForBlock(image: Qcow2Image): Promise<void> {
   return image.refcounts.flush();
+}
+
+/** [C1] Makes the zeroes of a disk's new part durable: zero flags, and bytes where flags do not do. */
+export function sizeWaitsForZeroes(image: Qcow2Image): Promise<void> {
+  return image.l2.flush();
 }
 
 /** [C6] Makes a new L1 or refcount table that was just written, and refcounts, durable. */

@@ -1,0 +1,152 @@
+/**
+ * The snapshot table: its bytes to entries.
+ *
+ * Above: check/check.ts, info.ts. Below: whoever reads the file for them.
+ *
+ * 1. The table is read up to MAX_TABLE_BYTES, and an entry's extra data up to MAX_EXTRA_BYTES, as in
+ *    QEMU: lengths in the image never decide how much memory is taken.
+ * 2. What the file does not have reads as zeroes: entries behind its end are there, and empty.
+ * 3. An entry that breaks these bounds ends the table, since nobody knows where the next one begins.
+ *    The caller's `refuse` hears of it; it is never passed over.
+ *
+ * Source: the qcow2 specification, "Snapshots".
+ */
+import { viewOf } from "@blocklayer/bytes";
+import { MAX_SNAPSHOTS, SNAPSHOT_HEADER_BYTES } from "../geometry.js";
+import { decodeText } from "../header/extensions.js";
+import type { Qcow2Header } from "../header/header.js";
+
+const MAX_TABLE_BYTES: number = 1024 * MAX_SNAPSHOTS;
+/** Longest extra data of one entry. */
+const MAX_EXTRA_BYTES = 1024;
+/** Extra data of version 3: size of the VM state, size of the disk. */
+const V3_EXTRA_BYTES = 16;
+/** Extra data up to the instruction count. */
+const ICOUNT_EXTRA_BYTES = 24;
+/** QEMU cuts longer texts off here. */
+const MAX_ID_BYTES = 127;
+const MAX_NAME_BYTES = 255;
+/** The table is read in pieces of this size until it ends. */
+const PIECE_BYTES = 65536;
+/** The instruction count of a machine that counts none. */
+const NO_ICOUNT = -1n;
+
+/** One snapshot. */
+export interface SnapshotEntry {
+  readonly id: string;
+  readonly name: string;
+  /** Beyond 2^53 - 1 only roughly right; such a table lies outside every file. */
+  readonly l1TableOffset: number;
+  /** The L1 table begins at a cluster. */
+  readonly isAligned: boolean;
+  readonly l1Size: number;
+  readonly extraBytes: number;
+  /** When it was taken, since 1970. */
+  readonly dateSeconds: number;
+  readonly dateNanoseconds: number;
+  /** How long the guest had run. */
+  readonly vmClockNanoseconds: bigint;
+  /** Bytes of saved machine state, as a signed number like QEMU's. */
+  readonly vmStateBytes: bigint;
+  /** Instructions that the guest had run, for machines that count them; signed, like QEMU's. */
+  readonly icount?: bigint;
+}
+
+/** The table, and how long it is. */
+export interface SnapshotTable {
+  readonly entries: readonly SnapshotEntry[];
+  readonly lengthBytes: number;
+}
+
+/** How the table's bytes are come by. */
+export interface SnapshotSource {
+  /** The bytes at a host offset, or what the file has of them; `undefined` ends the table. */
+  read(hostOffset: number, lengthBytes: number): Promise<Uint8Array | undefined>;
+  /** Hears which entry ends the table, and which rule it breaks. */
+  refuse(index: number, rule: string): void;
+}
+
+/** Reads the snapshot table. */
+export async function readSnapshotTable(
+  header: Qcow2Header,
+  source: SnapshotSource,
+): Promise<SnapshotTable> {
+  const window = new TableWindow(source, header.snapshotsOffset);
+  const entries: SnapshotEntry[] = [];
+  let at = 0;
+  let lengthBytes = 0;
+  for (let index = 0; index < header.snapshotCount; index++) {
+    const head = await window.bytes(at, SNAPSHOT_HEADER_BYTES);
+    if (head === undefined) break;
+    const view = viewOf(head);
+    const textBytes = view.getUint16(12) + view.getUint16(14);
+    const extraBytes = view.getUint32(36);
+    const end = at + SNAPSHOT_HEADER_BYTES + extraBytes + textBytes;
+    if (extraBytes > MAX_EXTRA_BYTES || end > MAX_TABLE_BYTES) {
+      const isFar = extraBytes <= MAX_EXTRA_BYTES;
+      source.refuse(index, isFar ? "is too far out" : "has too much extra data");
+      break;
+    }
+    const bytes = await window.bytes(at, end - at);
+    if (bytes === undefined) break;
+    entries.push(decodeEntry(bytes, header.clusterBits));
+    lengthBytes = end;
+    at = Math.ceil(end / 8) * 8;
+  }
+  return { entries, lengthBytes };
+}
+
+/** Whether an entry lacks the extra data that version 3 requires. */
+export function isIncomplete(header: Qcow2Header, entry: SnapshotEntry): boolean {
+  return header.version === 3 && entry.extraBytes < V3_EXTRA_BYTES;
+}
+
+/** Requires: the bytes are one whole entry, with the lengths that it names. */
+function decodeEntry(bytes: Uint8Array, clusterBits: number): SnapshotEntry {
+  const view = viewOf(bytes);
+  const extraBytes = view.getUint32(36);
+  const idAt = SNAPSHOT_HEADER_BYTES + extraBytes;
+  const nameAt = idAt + view.getUint16(12);
+  const extraAt = SNAPSHOT_HEADER_BYTES;
+  const vmStateBytes = extraBytes < 8 ? BigInt(view.getUint32(32)) : view.getBigInt64(extraAt);
+  const icount = extraBytes < ICOUNT_EXTRA_BYTES ? NO_ICOUNT : view.getBigInt64(extraAt + 16);
+  return {
+    id: decodeText(bytes.subarray(idAt, Math.min(nameAt, idAt + MAX_ID_BYTES))),
+    name: decodeText(bytes.subarray(nameAt, nameAt + MAX_NAME_BYTES)),
+    l1TableOffset: view.getUint32(0) * 2 ** 32 + view.getUint32(4),
+    isAligned: view.getUint32(4) % 2 ** clusterBits === 0,
+    l1Size: view.getUint32(8),
+    extraBytes,
+    dateSeconds: view.getUint32(16),
+    dateNanoseconds: view.getUint32(20),
+    vmClockNanoseconds: view.getBigUint64(24),
+    vmStateBytes,
+    ...(icount === NO_ICOUNT ? {} : { icount }),
+  };
+}
+
+/** A view of the table that moves on as it is read. */
+class TableWindow {
+  readonly #source: SnapshotSource;
+  readonly #tableOffset: number;
+  #start = 0;
+  #bytes = new Uint8Array(0);
+
+  constructor(source: SnapshotSource, tableOffset: number) {
+    this.#source = source;
+    this.#tableOffset = tableOffset;
+  }
+
+  /** A range of the table, zeroes behind the end of the file; `undefined` when reading failed. */
+  async bytes(at: number, lengthBytes: number): Promise<Uint8Array | undefined> {
+    if (at + lengthBytes > this.#start + this.#bytes.length || at < this.#start) {
+      const wanted = Math.max(PIECE_BYTES, lengthBytes);
+      const read = await this.#source.read(this.#tableOffset + at, wanted);
+      if (read === undefined) return undefined;
+      this.#start = at;
+      this.#bytes = new Uint8Array(wanted);
+      this.#bytes.set(read);
+    }
+    return this.#bytes.subarray(at - this.#start, at - this.#start + lengthBytes);
+  }
+}

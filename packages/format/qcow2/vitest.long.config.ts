@@ -1,0 +1,20 @@
+/** The long run: tens of thousands of broken images, and every crash of many runs. About ten minutes. */
+import { mergeConfig } from "vitest/config";
+import config from "./vitest.config.js";
+
+const { env } = process;
+
+const long = mergeConfig(config, {
+  test: {
+    env: {
+      BLOCKLAYER_FUZZ_RUNS: env["BLOCKLAYER_FUZZ_RUNS"] ?? "20000",
+      BLOCKLAYER_MODEL_RUNS: env["BLOCKLAYER_MODEL_RUNS"] ?? "40",
+      BLOCKLAYER_CRASH_RUNS: env["BLOCKLAYER_CRASH_RUNS"] ?? "12",
+    },
+  },
+});
+
+export default {
+  ...long,
+  test: { ...long.test, include: ["test/{fuzz-open,fuzz-write,crash,model}.test.ts"] },
+};
