@@ -31,7 +31,10 @@ const env = Object.fromEntries(
 env.TURBO_TELEMETRY_DISABLED ??= "1";
 env.TURBO_NO_UPDATE_NOTIFIER ??= "1";
 env.DO_NOT_TRACK ??= "1";
-env.BLOCKLAYER_NODE = process.version; // in turbo's globalEnv: one Node's cached result is not another's
+// What a cached result depends on besides files: this Node, and the peer that the interop tests compare with.
+env.BLOCKLAYER_NODE = process.version;
+const peer = spawnSync("qemu-img", ["--version"], { encoding: "utf8", shell: windows });
+env.BLOCKLAYER_PEER = peer.status === 0 ? (peer.stdout.split("\n")[0] ?? "") : "none";
 
 function run(command, argv, options = {}) {
   const result = spawnSync(command, argv, {

@@ -1,3 +1,4 @@
+/** Any byte range over a device that takes only aligned requests. Start reading in device.ts. */
 export { AlignedIo } from "./aligned-io.js";
 export { isMemoryAligned } from "./aligned-memory.js";
 export {

@@ -1,3 +1,4 @@
+/** The ground floor: arithmetic, vectors, sizes and errors. Start reading in errors.ts. */
 export {
   alignDown,
   alignUp,

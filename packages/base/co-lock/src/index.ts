@@ -1,3 +1,4 @@
+/** Locks for coroutines, first come, first served. Start reading in lease.ts. */
 export type { AcquireOptions, Lease } from "./lease.js";
 export { CoMutex } from "./mutex.js";
 export { type RangeLease, RangeLock } from "./range-lock.js";

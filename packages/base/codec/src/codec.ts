@@ -54,7 +54,7 @@ export interface CodecOptions {
 }
 
 /** The level that QEMU compresses with. */
-export const DEFAULT_LEVEL = 6;
+const DEFAULT_LEVEL = 6;
 
 /** The level of the options, checked. */
 export function checkedLevel(options: CodecOptions): number {

@@ -1,3 +1,4 @@
+/** A write-back cache for tables, with order between them. Start reading in table.ts. */
 export { L2Cache, type L2CacheOptions } from "./l2-cache.js";
 export { type CacheStats, MetadataCache, type MetadataCacheOptions } from "./metadata-cache.js";
 export {

@@ -44,6 +44,19 @@ export interface BlockCapabilities {
   readonly backing: boolean;
 }
 
+/** What a plain byte store can do: when it may be written everything, else nothing; it never compresses. */
+export function storeCapabilities(write: boolean): BlockCapabilities {
+  return {
+    write,
+    compressedWrite: false,
+    writeZeroes: write,
+    discard: write,
+    fua: write,
+    truncate: write,
+    backing: false,
+  };
+}
+
 /** What a node is asked to become by `reopen`. */
 export interface ReopenRequest {
   readonly readOnly: boolean;

@@ -1,3 +1,4 @@
+/** The contract between drivers and the graph. Start reading in driver.ts. */
 export type {
   BackingReference,
   CreateContext,
@@ -15,10 +16,13 @@ export {
   directChild,
   type FormatInfo,
   type ReopenRequest,
+  storeCapabilities,
 } from "./driver.js";
 export { type BlockLimits, limitsOf, MAX_TRANSFER_BYTES, UNLIMITED } from "./limits.js";
+export { parseKeyValues } from "./option-string.js";
 export {
   booleanOption,
+  booleanWord,
   numberOption,
   type OptionSchema,
   type OptionSpec,

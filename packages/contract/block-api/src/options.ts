@@ -59,11 +59,11 @@ function parseOption(spec: OptionSpec, value: unknown, what: string): OptionValu
         typeof value === "string" && value.trim() !== "" ? Number(value) : value,
         what,
       );
-    case "boolean":
-      if (typeof value === "boolean") return value;
-      if (value === "on" || value === "yes" || value === "true" || value === "y") return true;
-      if (value === "off" || value === "no" || value === "false" || value === "n") return false;
+    case "boolean": {
+      const word = booleanWord(value);
+      if (word !== undefined) return word;
       throw new BlockError("EINVAL", `${what} must be 'on' or 'off', not '${String(value)}'`);
+    }
     case "string":
       if (typeof value === "string") return value;
       throw new BlockError("EINVAL", `${what} must be a string`);
@@ -76,6 +76,14 @@ function parseOption(spec: OptionSpec, value: unknown, what: string): OptionValu
       );
     }
   }
+}
+
+/** A boolean, or one of QEMU's words for it (`on yes true y`, `off no false n`); `undefined` for all else. */
+export function booleanWord(value: unknown): boolean | undefined {
+  if (typeof value === "boolean") return value;
+  if (value === "on" || value === "yes" || value === "true" || value === "y") return true;
+  if (value === "off" || value === "no" || value === "false" || value === "n") return false;
+  return undefined;
 }
 
 function parseSizeOf(text: string, what: string): number {

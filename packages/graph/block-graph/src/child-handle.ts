@@ -22,6 +22,7 @@ import {
   type BlockStatusOptions,
   PERMISSION,
   type RequestOptions,
+  storeCapabilities,
   type TruncateOptions,
   type WriteOptions,
   type WriteZeroesOptions,
@@ -56,15 +57,7 @@ export class ChildHandle implements BlockChild {
   get capabilities(): BlockCapabilities {
     const { capabilities } = this.#node.driver;
     if (this.#mayWrite || !capabilities.write) return capabilities;
-    return {
-      write: false,
-      compressedWrite: false,
-      writeZeroes: false,
-      discard: false,
-      fua: false,
-      truncate: false,
-      backing: capabilities.backing,
-    };
+    return { ...storeCapabilities(false), backing: capabilities.backing };
   }
 
   readv(offset: number, target: IoVector, options?: RequestOptions): MaybePromise<void> {

@@ -47,7 +47,7 @@ export async function release(state: GraphState, edge: Edge): Promise<void> {
 }
 
 /** Closes a node that nobody uses; otherwise lets its remaining users have what was given back. */
-export async function closeIfUnused(state: GraphState, node: BlockNode): Promise<void> {
+async function closeIfUnused(state: GraphState, node: BlockNode): Promise<void> {
   if (node.isUnused) await closeNode(state, node);
   else await loosen(node);
 }

@@ -9,7 +9,12 @@
  */
 import { type AlignedArena, sharedArena } from "@blocklayer/aligned-io";
 import type { MaybePromise } from "@blocklayer/bytes";
-import type { BlockChild, DriverDefinition, Permissions } from "@blocklayer/block-api";
+import {
+  type BlockChild,
+  booleanWord,
+  type DriverDefinition,
+  type Permissions,
+} from "@blocklayer/block-api";
 import { attach } from "./attach.js";
 import { BlockBackend } from "./backend.js";
 import { closeNode, ErrorCollector } from "./close.js";
@@ -194,6 +199,5 @@ export class BlockGraph implements AsyncDisposable {
 
 /** What the backend to come will hold: it can write when neither it nor the node is read-only. */
 function plannedPermissions(options: NodeOptions, readOnly: boolean): Permissions {
-  const own = options["read-only"];
-  return defaultPermissions(readOnly || own === true || own === "on");
+  return defaultPermissions(readOnly || booleanWord(options["read-only"]) === true);
 }

@@ -8,7 +8,7 @@
  * 2. Both spellings of one option at once are refused, as is a key that is given twice.
  */
 import { BlockError } from "@blocklayer/bytes";
-import type { ChildRole } from "@blocklayer/block-api";
+import { booleanWord, type ChildRole, parseKeyValues } from "@blocklayer/block-api";
 
 /**
  * What a node is to be. Besides these keys it takes the options of its driver.
@@ -29,7 +29,7 @@ export interface NodeOptions {
 }
 
 /** The keys that hold a child. */
-export const CHILD_KEYS: readonly ChildRole[] = ["file", "backing", "data-file"];
+const CHILD_KEYS: readonly ChildRole[] = ["file", "backing", "data-file"];
 
 /** How deep options may nest: more than any backing chain that can be opened. */
 const MAX_DEPTH = 256;
@@ -110,13 +110,9 @@ function nest(flat: FlatOptions, prefix: string, depth: number): NodeOptions {
  */
 export function parseImageOptions(text: string): NodeOptions {
   const flat = new Map<string, unknown>();
-  // A pair ends at a comma that is not doubled.
-  for (const pair of text.match(/(?:[^,]|,,)+/g) ?? []) {
-    const sign = pair.indexOf("=");
-    const key = sign < 0 ? pair : pair.slice(0, sign);
-    if (key === "") throw badOption(pair, "has no name");
+  for (const [key, value] of parseKeyValues(text)) {
     if (flat.has(key)) throw badOption(key, "is given twice");
-    flat.set(key, sign < 0 ? "on" : pair.slice(sign + 1).replaceAll(",,", ","));
+    flat.set(key, value);
   }
   return unflattenOptions(Object.fromEntries(flat));
 }
@@ -189,9 +185,8 @@ function text(value: unknown, key: string): string | undefined {
 }
 
 function onOrOff(value: unknown, key: string): boolean | undefined {
-  if (value === undefined || typeof value === "boolean") return value;
-  if (value === "on" || value === "true" || value === "yes") return true;
-  if (value === "off" || value === "false" || value === "no") return false;
+  const word = booleanWord(value);
+  if (value === undefined || word !== undefined) return word;
   throw badOption(key, "must be 'on' or 'off'");
 }
 

@@ -3,7 +3,7 @@ import { BlockError, IoVector } from "@blocklayer/bytes";
 import type { BlockChild, DriverDefinition } from "@blocklayer/block-api";
 
 /** How much of a file a probe sees. */
-export const PROBE_BYTES = 2048;
+const PROBE_BYTES = 2048;
 
 export class DriverRegistry {
   readonly #byName = new Map<string, DriverDefinition>();

@@ -423,6 +423,16 @@ describe("permissions of an open graph", () => {
   });
 });
 
+describe("read-only", () => {
+  it.each([true, "on", "yes", "true", "y"])("must ask nothing to write below %s", async (word) => {
+    const file = { driver: "file", filename: "plain.img" };
+    const disk = await graph.open({ driver: "raw", "read-only": word, file });
+    expect(world.takeLog()).toEqual(["plain.img open ro 1/15"]);
+    expect(disk.readOnly).toBe(true);
+    await graph.close();
+  });
+});
+
 describe("reopen", () => {
   it("must make a node writable after its store, and read-only before it", async () => {
     const disk = await graph.open(toy("base.toy", { "node-name": "disk" }), { readOnly: true });

@@ -83,7 +83,7 @@ describe("parseImageOptions", () => {
   });
 
   it("must refuse a pair without a name", () => {
-    expect(() => parseImageOptions("=x")).toThrow("has no name");
+    expect(() => parseImageOptions("=x")).toThrow("a key is missing");
   });
 });
 

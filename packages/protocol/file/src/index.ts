@@ -1,3 +1,4 @@
+/** Host files and block devices. Start reading in open-file.ts. */
 export { createDevice, createFile } from "./create-file.js";
 export { FileDriver } from "./file-driver.js";
 export type { LockingMode, LockState } from "./image-lock.js";

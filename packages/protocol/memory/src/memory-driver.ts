@@ -17,6 +17,7 @@ import {
   type OptionSchema,
   type ReopenRequest,
   type RequestOptions,
+  storeCapabilities,
   type TruncateOptions,
   type WriteOptions,
   type WriteZeroesOptions,
@@ -59,7 +60,7 @@ export class MemoryDriver implements BlockDriver {
 
   constructor(store: SparseStore, readOnly: boolean, limits: Partial<BlockLimits> = {}) {
     this.#store = store;
-    this.#capabilities = capabilitiesOf(readOnly);
+    this.#capabilities = storeCapabilities(!readOnly);
     this.limits = limitsOf({ writeZeroesAlignment: 1, discardAlignment: CHUNK_BYTES, ...limits });
   }
 
@@ -151,7 +152,7 @@ export class MemoryDriver implements BlockDriver {
 
   reopen(request: ReopenRequest): void {
     this.#begin("reopen", 0, 0);
-    this.#capabilities = capabilitiesOf(request.readOnly);
+    this.#capabilities = storeCapabilities(!request.readOnly);
   }
 
   /** The content stays readable through `bytes`, so that a test can look at what was left. */
@@ -217,16 +218,3 @@ export const memoryDriver: DriverDefinition = {
     });
   },
 };
-
-function capabilitiesOf(readOnly: boolean): BlockCapabilities {
-  const write = !readOnly;
-  return {
-    write,
-    compressedWrite: false,
-    writeZeroes: write,
-    discard: write,
-    fua: write,
-    truncate: write,
-    backing: false,
-  };
-}

@@ -17,6 +17,7 @@ import {
   type OptionSchema,
   type ReopenRequest,
   type RequestOptions,
+  storeCapabilities,
   UNLIMITED,
   type WriteOptions,
 } from "@blocklayer/block-api";
@@ -135,14 +136,5 @@ export const nullDriver: DriverDefinition = {
 };
 
 function capabilitiesOf(readOnly: boolean): BlockCapabilities {
-  const write = !readOnly;
-  return {
-    write,
-    compressedWrite: false,
-    writeZeroes: write,
-    discard: write,
-    fua: write,
-    truncate: false,
-    backing: false,
-  };
+  return { ...storeCapabilities(!readOnly), truncate: false };
 }

@@ -1,3 +1,4 @@
+/** The services behind qemu-img's words. Start reading in open/open-image.ts. */
 export { checkImage, type CheckImageOptions, type CheckImageResult } from "./info/check-image.js";
 export { compareImages } from "./compare/compare-images.js";
 export type { CompareOptions, CompareResult } from "./compare/types.js";
@@ -24,8 +25,8 @@ export { imageInfo, imageInfoChain, type ImageInfoOptions } from "./info/image-i
 export { mapImage, type MapImageOptions } from "./info/map-image.js";
 export type { ImageCheck, ImageInfo, MapEntry, SnapshotInfo } from "./info/types.js";
 export { type CacheMode, type CacheModeName, parseCacheMode } from "./open/cache-mode.js";
-export { nameOfOptions, parseFilename, resolveName } from "./open/filename.js";
+export { parseFilename } from "./open/filename.js";
 export { fileOpenGate, type FileOpenGateOptions } from "./open/open-gate.js";
 export { openImage } from "./open/open-image.js";
-export { parseKeyValues, parseOptionString } from "./open/option-string.js";
+export { parseOptionString } from "./open/option-string.js";
 export type { DriverChoice, ImageSource, OpenImageOptions } from "./open/types.js";

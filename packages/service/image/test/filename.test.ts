@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { rawDriver } from "@blocklayer/raw";
-import { nameOfOptions, parseFilename, resolveName } from "../src/index.js";
+import { nameOfOptions, parseFilename, resolveName } from "../src/open/filename.js";
 import { Files } from "./support/files.js";
 
 const nbd = { ...rawDriver, name: "nbd", kind: "protocol" as const, protocolPrefixes: ["nbd:"] };

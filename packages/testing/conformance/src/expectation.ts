@@ -39,7 +39,7 @@ export function expectBytes(
 }
 
 /** The index of the first byte that differs, if one does. Requires: equal lengths. */
-export function firstDifference(left: Uint8Array, right: Uint8Array): number | undefined {
+function firstDifference(left: Uint8Array, right: Uint8Array): number | undefined {
   let start = 0;
   if (left.byteOffset % 4 === 0 && right.byteOffset % 4 === 0) {
     // Whole disks are compared after every step: words are four times as fast.

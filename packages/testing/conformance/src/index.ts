@@ -1,10 +1,10 @@
+/** The suite that every driver runs. Start reading in source.ts. */
 export { conformanceChecks } from "./checks/index.js";
 export { ConformanceError } from "./expectation.js";
 export { pattern, split } from "./pattern.js";
 export {
   type CheckOutcome,
   type ConformanceCheck,
-  DEFAULT_LENGTH_BYTES,
   type DriverSource,
   type DriverTarget,
   through,

@@ -7,6 +7,7 @@ import {
   limitsOf,
   type ReopenRequest,
   type RequestOptions,
+  storeCapabilities,
   type WriteOptions,
   type WriteZeroesOptions,
 } from "@blocklayer/block-api";
@@ -279,13 +280,13 @@ class AbortsAfterTheFact extends ArrayDriver {
 
 class ReadOnlyButWrites extends ArrayDriver {
   override get capabilities(): BlockCapabilities {
-    return readOnlyCapabilities;
+    return storeCapabilities(false);
   }
 }
 
 class ReadOnlyPretends extends ArrayDriver {
   override get capabilities(): BlockCapabilities {
-    return readOnlyCapabilities;
+    return storeCapabilities(false);
   }
   override writev(_offset: number, _source: IoVector, options?: WriteOptions): void {
     super.begin(options, false);
@@ -449,16 +450,6 @@ class AbortCorrupts extends ArrayDriver {
     this.begin(options, true);
   }
 }
-
-const readOnlyCapabilities: BlockCapabilities = {
-  write: false,
-  compressedWrite: false,
-  writeZeroes: false,
-  discard: false,
-  fua: false,
-  truncate: false,
-  backing: false,
-};
 
 /** The drivers, each with a part of the name of a check that must catch it. */
 export const brokenDrivers: readonly (readonly [Broken, string])[] = [

@@ -1,3 +1,4 @@
+/** A disk that crashes on demand. Start reading in sim-disk.ts. */
 export { CHUNK_BYTES, type ChunkExtent, ChunkStore } from "./chunk-store.js";
 export { type CrashOptions, type CrashState, crashStates } from "./crash-states.js";
 export type { Fault, SimRequest, SimRequestKind } from "./faults.js";
@@ -17,7 +18,6 @@ export type { SimDiskOptions } from "./sim-disk-options.js";
 export { readStamp, type Stamp, stampedBytes } from "./stamp.js";
 export type { Outcome, TearOptions } from "./tear.js";
 export {
-  describeOp,
   type MarkOptions,
   Trace,
   type TraceEvent,

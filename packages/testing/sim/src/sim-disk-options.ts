@@ -1,6 +1,6 @@
 /** How a SimDisk is made. */
 import type { MaybePromise } from "@blocklayer/bytes";
-import type { BlockCapabilities, BlockLimits } from "@blocklayer/block-api";
+import type { BlockLimits } from "@blocklayer/block-api";
 import { ChunkStore } from "./chunk-store.js";
 import type { SimRequest } from "./faults.js";
 import type { SimScheduler } from "./scheduler.js";
@@ -40,18 +40,4 @@ export function contentOf(options: SimDiskOptions): ChunkStore {
   const base = store ?? new ChunkStore();
   if (options.lengthBytes !== undefined) base.resize(options.lengthBytes);
   return base;
-}
-
-/** What a disk can do: everything but compression, or read. */
-export function capabilitiesOf(readOnly: boolean): BlockCapabilities {
-  const write = !readOnly;
-  return {
-    write,
-    compressedWrite: false,
-    writeZeroes: write,
-    discard: write,
-    fua: write,
-    truncate: write,
-    backing: false,
-  };
 }

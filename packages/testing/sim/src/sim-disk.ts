@@ -29,6 +29,7 @@ import {
   limitsOf,
   type ReopenRequest,
   type RequestOptions,
+  storeCapabilities,
   type TruncateOptions,
   type WriteOptions,
   type WriteZeroesOptions,
@@ -42,7 +43,7 @@ import {
   type SimRequest,
   type SimRequestKind,
 } from "./faults.js";
-import { capabilitiesOf, contentOf, type SimDiskOptions } from "./sim-disk-options.js";
+import { contentOf, type SimDiskOptions } from "./sim-disk-options.js";
 import { applyOp, type Trace, type TraceOp } from "./trace.js";
 
 /** A change that is complete and not durable yet. `at` orders it against flushes. */
@@ -84,7 +85,7 @@ export class SimDisk implements BlockDriver {
     this.#options = options;
     this.name = options.name ?? "sim";
     this.limits = limitsOf(options.limits ?? {});
-    this.#capabilities = capabilitiesOf(options.readOnly === true);
+    this.#capabilities = storeCapabilities(options.readOnly !== true);
     this.#discards = options.discards ?? "zero";
     this.#volatile = options.volatileCache !== false;
     this.#current = contentOf(options);
@@ -218,7 +219,7 @@ export class SimDisk implements BlockDriver {
 
   reopen(request: ReopenRequest): void {
     this.#assertOpen("reopen");
-    this.#capabilities = capabilitiesOf(request.readOnly);
+    this.#capabilities = storeCapabilities(!request.readOnly);
   }
 
   /** Flushes when writable. The content stays readable through `bytes` and `durable`. */

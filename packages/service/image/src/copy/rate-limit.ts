@@ -11,7 +11,7 @@ export interface Clock {
 }
 
 /** The clock of the runtime. */
-export const systemClock: Clock = {
+const systemClock: Clock = {
   nowMs: () => performance.now(),
   sleep: (milliseconds, signal) =>
     new Promise((resolve, reject) => {

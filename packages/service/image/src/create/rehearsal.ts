@@ -5,21 +5,11 @@
  * 2. More than MAX_BYTES of tables are not rehearsed: the rest of the writes is dropped.
  */
 import { IoVector, KiB, MiB } from "@blocklayer/bytes";
-import { type BlockCapabilities, type BlockChild, UNLIMITED } from "@blocklayer/block-api";
+import { type BlockChild, storeCapabilities, UNLIMITED } from "@blocklayer/block-api";
 import type { FullCreatePlan } from "./create-plan.js";
 
 const CHUNK_BYTES: number = 64 * KiB;
 const MAX_BYTES: number = 64 * MiB;
-
-const CAPABILITIES: BlockCapabilities = {
-  write: true,
-  compressedWrite: false,
-  writeZeroes: true,
-  discard: true,
-  fua: true,
-  truncate: true,
-  backing: false,
-};
 
 /** @throws what the format's `create` throws for these options */
 export async function rehearse({ format, formatOptions }: FullCreatePlan): Promise<void> {
@@ -32,7 +22,7 @@ export async function rehearse({ format, formatOptions }: FullCreatePlan): Promi
 class ScratchStore implements BlockChild {
   readonly nodeName = "rehearsal";
   readonly limits = UNLIMITED;
-  readonly capabilities = CAPABILITIES;
+  readonly capabilities = storeCapabilities(true);
   lengthBytes = 0;
   readonly #chunks = new Map<number, Uint8Array>();
 

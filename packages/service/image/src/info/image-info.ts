@@ -72,7 +72,7 @@ export async function imageInfoChain(
 }
 
 /** What is known about an open image. Snapshots and the like come from its driver. */
-export async function backendInfo(backend: BlockBackend, filename: string): Promise<ImageInfo> {
+async function backendInfo(backend: BlockBackend, filename: string): Promise<ImageInfo> {
   const { root } = backend;
   const format = await root.driver.formatInfo?.();
   const actualSize = await allocatedBytesOf(root);

@@ -10,7 +10,7 @@
 import { BlockError } from "@blocklayer/bytes";
 import type { DriverDefinition } from "@blocklayer/block-api";
 import { type NodeOptions, parseJsonFilename } from "@blocklayer/block-graph";
-import { isRecord } from "./option-string.js";
+import { isRecord } from "./is-record.js";
 
 const PROTOCOL = /^([^:/]*):/;
 
@@ -20,7 +20,7 @@ export function protocolOf(filename: string): string | undefined {
 }
 
 /** Whether a name is absolute: it has a protocol, or starts with a slash. */
-export function isAbsoluteName(filename: string): boolean {
+function isAbsoluteName(filename: string): boolean {
   return filename.startsWith("/") || protocolOf(filename) !== undefined;
 }
 

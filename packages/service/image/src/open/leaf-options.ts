@@ -2,7 +2,7 @@
 import type { DriverDefinition } from "@blocklayer/block-api";
 import type { NodeOptions } from "@blocklayer/block-graph";
 import type { CacheMode } from "./cache-mode.js";
-import { isRecord } from "./option-string.js";
+import { isRecord } from "./is-record.js";
 
 /** Deepest nesting of `file` that is followed. */
 const MAX_DEPTH = 16;

@@ -19,7 +19,7 @@ import { type CacheMode, parseCacheMode } from "./cache-mode.js";
 import { nameOfOptions, parseFilename } from "./filename.js";
 import { type LeafChoice, withLeafOptions } from "./leaf-options.js";
 import { fileOpenGate } from "./open-gate.js";
-import { isRecord } from "./option-string.js";
+import { isRecord } from "./is-record.js";
 import { probeFile, type ProbeResult } from "./probe.js";
 import type { ImageSource, OpenImageOptions } from "./types.js";
 

@@ -21,7 +21,7 @@ export interface ProbeResult {
 }
 
 /** The format whose driver is surest about these bytes. */
-export function probeBytes(head: Uint8Array, drivers: readonly DriverDefinition[]): ProbeResult {
+function probeBytes(head: Uint8Array, drivers: readonly DriverDefinition[]): ProbeResult {
   let best: DriverDefinition | undefined;
   let bestScore = 0;
   for (const driver of drivers) {
