@@ -109,8 +109,8 @@ export class BlockBackend implements AsyncDisposable {
   }
 
   /** Fills a buffer of the caller. */
-  async readInto(offset: number, target: Uint8Array, options?: RequestOptions): Promise<void> {
-    await this.readv(offset, IoVector.of(target), options);
+  readInto(offset: number, target: Uint8Array, options?: RequestOptions): Promise<void> {
+    return promised(() => this.readv(offset, IoVector.of(target), options));
   }
 
   /** Fills a vector. The hot path: it may return plainly, and throw plainly. */
@@ -126,8 +126,8 @@ export class BlockBackend implements AsyncDisposable {
    *
    * @throws BlockError `EPERM` when read-only, `EIO` past the end, and what the drivers throw
    */
-  async write(offset: number, bytes: Uint8Array, options?: WriteOptions): Promise<void> {
-    await this.writev(offset, IoVector.of(bytes), options);
+  write(offset: number, bytes: Uint8Array, options?: WriteOptions): Promise<void> {
+    return promised(() => this.writev(offset, IoVector.of(bytes), options));
   }
 
   /** Writes a vector. The hot path, as `readv`. */
@@ -313,5 +313,14 @@ export class BlockBackend implements AsyncDisposable {
     if (length > 0) return;
     const message = `node '${this.root.name}': block status of no bytes at ${hex(offset)}`;
     throw new BlockError("EINVAL", message, { op: "block status", node: this.root.name, offset });
+  }
+}
+
+/** The driver's very promise where there is one: an async function would make a second, and wait a turn for it. */
+function promised(work: () => MaybePromise<void>): Promise<void> {
+  try {
+    return Promise.resolve(work());
+  } catch (error) {
+    return Promise.reject(error as Error);
   }
 }
