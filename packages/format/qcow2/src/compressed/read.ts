@@ -65,8 +65,6 @@ export function readCompressed(
     return readPart(image, wantedAt(image, mapping, 0, inCluster, target.lengthBytes), target);
   }
   const fetches = planFetches(image, mapping, inCluster, target.lengthBytes);
-  const [only] = fetches;
-  if (fetches.length === 1 && only !== undefined) return runFetch(image, only, target, options);
   return runFetches(image, fetches, target, options);
 }
 
@@ -131,63 +129,107 @@ async function runFetches(
   target: IoVector,
   options?: RequestOptions,
 ): Promise<void> {
-  // The descriptors were looked up all at once: none of their clusters may be taken again meanwhile.
+  // The descriptors were looked up all at once: none of their clusters may be taken again meanwhile [D1].
   const epoch = image.inFlight.enter();
-  const group = new TaskGroup(MAX_PARALLEL_FETCHES);
   try {
-    for (const one of fetches) {
-      if (group.failed) break;
-      group.add(runFetch(image, one, target, options));
-      await group.room();
-    }
-  } catch (error) {
-    group.fail(error);
-  }
-  try {
-    await group.drain();
+    for (const batch of batchesOf(fetches)) await runBatch(image, batch, target, options);
   } finally {
     epoch.settle();
   }
 }
 
-/** Reads one stretch of data, and decompresses its clusters into the target. */
-async function runFetch(
+/** Groups fetches whose data fits one buffer together. */
+function batchesOf(fetches: readonly Fetch[]): Fetch[][] {
+  const batches: Fetch[][] = [];
+  let room = 0;
+  for (const fetch of fetches) {
+    const length = fetch.end - fetch.hostOffset;
+    if (length > room) {
+      batches.push([]);
+      room = PAYLOAD_BYTES;
+    }
+    batches.at(-1)?.push(fetch);
+    room -= length;
+  }
+  return batches;
+}
+
+/**
+ * Reads several stretches of data side by side, and decompresses their clusters all at once: a codec
+ * with threads makes use of them only when it gets enough to do.
+ */
+async function runBatch(
   image: Qcow2Image,
-  fetch: Fetch,
+  batch: readonly Fetch[],
   target: IoVector,
   options?: RequestOptions,
 ): Promise<void> {
-  const length = lengthInFile(image, fetch.hostOffset, fetch.end - fetch.hostOffset);
-  const buffer = length <= PAYLOAD_BYTES ? await image.payloads.take() : undefined;
-  const data = buffer?.subarray(0, length) ?? new Uint8Array(length);
+  const lengths = batch.map((one) => lengthInFile(image, one.hostOffset, one.end - one.hostOffset));
+  const total = lengths.reduce((sum, length) => sum + length, 0);
+  const buffer = total <= PAYLOAD_BYTES ? await image.payloads.take() : undefined;
+  const data = buffer ?? new Uint8Array(total);
   try {
-    await image.readHost(fetch.hostOffset, IoVector.of(data), options);
-    await unpack(image, fetch, data, target);
+    let at = 0;
+    const pieces = lengths.map((length) => data.subarray(at, (at += length)));
+    await readPieces(image, batch, pieces, options);
+    await unpack(image, batch, pieces, target);
   } finally {
     if (buffer !== undefined) image.payloads.put(buffer);
   }
 }
 
-/** Decompresses the clusters of a fetch, where they are wanted if that is one piece. */
+/** Fills a piece for each fetch. Ends when all reads did: nobody touches the buffer afterwards. */
+async function readPieces(
+  image: Qcow2Image,
+  batch: readonly Fetch[],
+  pieces: readonly Uint8Array[],
+  options?: RequestOptions,
+): Promise<void> {
+  const group = new TaskGroup(MAX_PARALLEL_FETCHES);
+  try {
+    for (const [i, fetch] of batch.entries()) {
+      if (group.failed) break;
+      group.add(readPiece(image, fetch.hostOffset, pieces[i] as Uint8Array, options));
+      await group.room();
+    }
+  } catch (error) {
+    group.fail(error);
+  }
+  await group.drain();
+}
+
+async function readPiece(
+  image: Qcow2Image,
+  hostOffset: HostOffset,
+  piece: Uint8Array,
+  options?: RequestOptions,
+): Promise<void> {
+  await image.readHost(hostOffset, IoVector.of(piece), options);
+}
+
+/** Decompresses the clusters of a batch, where they are wanted if that is one piece. */
 async function unpack(
   image: Qcow2Image,
-  fetch: Fetch,
-  data: Uint8Array,
+  batch: readonly Fetch[],
+  pieces: readonly Uint8Array[],
   target: IoVector,
 ): Promise<void> {
   const { clusterSize } = image.geometry;
   const items: { payload: Uint8Array; target: Uint8Array }[] = [];
   const bounced: { bytes: Uint8Array; one: Wanted }[] = [];
-  for (const one of fetch.clusters) {
-    const from = one.hostOffset - fetch.hostOffset;
-    const payload = data.subarray(from, from + one.lengthBytes);
-    if (payload.length === 0) throw badData(one.hostOffset, "lies past the end of the file");
-    let bytes = one.bytes === clusterSize ? contiguous(target, one.at, clusterSize) : undefined;
-    if (bytes === undefined) {
-      bytes = new Uint8Array(clusterSize);
-      bounced.push({ bytes, one });
+  for (const [i, fetch] of batch.entries()) {
+    const data = pieces[i] as Uint8Array;
+    for (const one of fetch.clusters) {
+      const from = one.hostOffset - fetch.hostOffset;
+      const payload = data.subarray(from, from + one.lengthBytes);
+      if (payload.length === 0) throw badData(one.hostOffset, "lies past the end of the file");
+      let bytes = one.bytes === clusterSize ? contiguous(target, one.at, clusterSize) : undefined;
+      if (bytes === undefined) {
+        bytes = new Uint8Array(clusterSize);
+        bounced.push({ bytes, one });
+      }
+      items.push({ payload, target: bytes });
     }
-    items.push({ payload, target: bytes });
   }
   image.counters.compressedReads += items.length;
   await image.codec.decompressMany(items);
