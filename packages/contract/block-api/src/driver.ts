@@ -15,6 +15,7 @@
  * 7. A method that has nothing to wait for returns plainly, without a promise.
  */
 import type { IoVector, MaybePromise } from "@blocklayer/bytes";
+import type { DebugControl, DebugEvent } from "./debug.js";
 import type { BlockLimits } from "./limits.js";
 import type { Permissions } from "./permissions.js";
 import type {
@@ -121,6 +122,10 @@ export interface BlockDriver extends BlockIo {
   statistics?(): Readonly<Record<string, number | boolean | string>>;
   /** Looks for broken metadata. Read-only. */
   check?(options?: RequestOptions): MaybePromise<CheckResult>;
+  /** Hears of a moment in the work of the driver above. It may wait (parked), and it never fails. */
+  debugEvent?(event: DebugEvent): MaybePromise<void>;
+  /** Drivers that park requests: how to ask for it. */
+  readonly debug?: DebugControl;
 }
 
 /** A format's own facts, in the words of qemu-img's JSON (`cluster-size`, `compat`, …). */
@@ -168,6 +173,11 @@ export interface BlockChild extends BlockIo {
   readonly nodeName: string;
   /** All of it: to the operating system, then to disk, this node and those below it. */
   flush(options?: RequestOptions): MaybePromise<void>;
+  /**
+   * Tells the child's driver of a moment in the parent's work. Absent or undefined when it does not listen: a
+   * parent that asks first pays nothing.
+   */
+  readonly debugEvent?: ((event: DebugEvent) => MaybePromise<void>) | undefined;
 }
 
 /** Makes a driver usable as a child without a graph. The driver's limits are then the caller's to keep. */
@@ -189,6 +199,7 @@ export function directChild(driver: BlockDriver, nodeName: string = driver.drive
     discard: (offset, length, options) => driver.discard(offset, length, options),
     blockStatus: (offset, length, options) => driver.blockStatus(offset, length, options),
     truncate: (length, options) => driver.truncate(length, options),
+    debugEvent: driver.debugEvent?.bind(driver),
     async flush() {
       await driver.flushToOs();
       await driver.flushToDisk();

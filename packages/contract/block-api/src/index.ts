@@ -6,6 +6,7 @@ export type {
   DriverDefinition,
   OpenContext,
 } from "./definition.js";
+export { DEBUG_EVENTS, type DebugControl, type DebugEvent } from "./debug.js";
 export {
   type BlockCapabilities,
   type BlockChild,

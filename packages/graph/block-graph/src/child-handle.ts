@@ -20,6 +20,7 @@ import {
   type BlockLimits,
   type BlockStatus,
   type BlockStatusOptions,
+  type DebugEvent,
   PERMISSION,
   type RequestOptions,
   storeCapabilities,
@@ -34,12 +35,16 @@ import { pastTheEnd, readOnlyError, refuseAborted, refuseBadRange } from "./requ
 const WRITE_PERMISSIONS: number = PERMISSION.write | PERMISSION.writeUnchanged;
 
 export class ChildHandle implements BlockChild {
+  /** Set when the child's driver listens. */
+  readonly debugEvent: ((event: DebugEvent) => MaybePromise<void>) | undefined;
   readonly #edge: Edge;
   readonly #node: BlockNode;
 
   constructor(edge: Edge) {
     this.#edge = edge;
     this.#node = edge.node;
+    const { driver } = edge.node;
+    this.debugEvent = driver.debugEvent?.bind(driver);
   }
 
   get nodeName(): string {
