@@ -47,6 +47,8 @@ export interface MetadataCacheOptions {
   readonly store: TableStore;
   /** Sees every range before it is written; what it throws stops the writing (C16). */
   readonly beforeWrite?: BeforeWrite;
+  /** Hears of every read of a table, and may have it wait. */
+  readonly beforeRead?: () => MaybePromise<void>;
 }
 
 /** Counters since the cache was made. */
@@ -76,6 +78,7 @@ export class MetadataCache implements Flushable {
   readonly maxTables: number;
   readonly #store: TableStore;
   readonly #beforeWrite: BeforeWrite | undefined;
+  readonly #beforeRead: (() => MaybePromise<void>) | undefined;
   /** Exact, since the table size is a power of two. Small integers are the faster keys. */
   readonly #tablesPerByte: number;
   readonly #slots = new Map<number, Slot>();
@@ -107,6 +110,7 @@ export class MetadataCache implements Flushable {
     this.maxTables = options.maxTables;
     this.#store = options.store;
     this.#beforeWrite = options.beforeWrite;
+    this.#beforeRead = options.beforeRead;
     this.#tablesPerByte = 1 / tableSizeBytes;
     this.#group = SyncGroup.of(options.store);
     this.#group.join({ synced: () => this.#synced(), syncFailed: () => this.#syncFailed() });
@@ -154,7 +158,7 @@ export class MetadataCache implements Flushable {
   get(hostOffset: number): MaybePromise<Table> {
     const slot = this.#slots.get(hostOffset * this.#tablesPerByte);
     if (slot !== undefined) return this.#pin(slot);
-    return this.#load(hostOffset, (memory) => this.#store.read(hostOffset, memory.bytes));
+    return this.#load(hostOffset, (memory) => this.#read(hostOffset, memory.bytes));
   }
 
   /**
@@ -377,6 +381,12 @@ export class MetadataCache implements Flushable {
     this.#unsynced.delete(slot);
     slot.owner = undefined;
     return { bytes: slot.bytes, view: slot.view };
+  }
+
+  #read(hostOffset: number, into: Uint8Array): MaybePromise<void> {
+    const held = this.#beforeRead?.();
+    if (!(held instanceof Promise)) return this.#store.read(hostOffset, into);
+    return held.then(() => this.#store.read(hostOffset, into));
   }
 
   async #writeDirty(): Promise<void> {

@@ -26,4 +26,9 @@ export interface TableStore {
 export interface Flushable {
   /** Writes all that it holds and makes it durable; holds on to what could not be written. */
   flush(): MaybePromise<void>;
+  /**
+   * For caches of another kind over the same store: writes all that it holds, and leaves the sync to the
+   * cache that depends on it, which needs one anyway. Without it `flush` is called.
+   */
+  writeToStore?(): MaybePromise<void>;
 }

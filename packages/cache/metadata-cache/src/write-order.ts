@@ -76,6 +76,9 @@ export class WriteOrder {
       if (order !== undefined && order.#group === this.#group) {
         await order.#cache.write();
         needsSync ||= order.#cache.dirty;
+      } else if (other.writeToStore !== undefined) {
+        await other.writeToStore();
+        needsSync = true;
       } else await other.flush();
     }
     if (needsSync) await this.#group.sync();

@@ -8,15 +8,15 @@
  *    is thrown. A refusal by `beforeWrite` stops at once: the image is damaged, and each further
  *    write may damage it more.
  */
-import { IoVector } from "@blocklayer/bytes";
+import { IoVector, type MaybePromise } from "@blocklayer/bytes";
 import type { TableStore } from "./store.js";
 import type { Slot } from "./table.js";
 
 /** How many neighbouring tables go into one write. */
 const MAX_RUN_TABLES = 256;
 
-/** Looks at a range before it is written, and throws to refuse. */
-export type BeforeWrite = (hostOffset: number, lengthBytes: number) => void;
+/** Looks at a range before it is written: throws to refuse, and may have the write wait. */
+export type BeforeWrite = (hostOffset: number, lengthBytes: number) => MaybePromise<void>;
 
 /** What the cache wants to know of a write. */
 export interface SlotWriteHooks {
@@ -38,7 +38,8 @@ export async function writeSlots(
   for (let start = 0; start < slots.length; ) {
     const run = slots.slice(start, runEnd(slots, start, maxRun));
     start += run.length;
-    beforeWrite?.((run[0] as Slot).hostOffset, runLength(run));
+    const held = beforeWrite?.((run[0] as Slot).hostOffset, runLength(run));
+    if (held instanceof Promise) await held;
     for (const slot of run) hooks.begin(slot);
     let failed = true;
     try {

@@ -106,6 +106,38 @@ describe("dependsOn() [C4]", () => {
     expect(store.log()).toBe(`w${at(1)} w${at(2)} sync w${at(0)}`);
   });
 
+  test("must share its own sync with something else over the same store", async () => {
+    const { store, all, at } = caches(2);
+    const [a, b] = all as Three;
+    await change(b, at(1));
+    await change(a, at(0));
+    await a.dependsOn({
+      flush: () => Promise.reject(new Error("asked for a sync of its own")),
+      writeToStore: () => store.write(7 * SIZE, new Uint8Array(SIZE)),
+    });
+    await a.dependsOn(b);
+    await a.write();
+    expect(store.log()).toBe(`w${7 * SIZE} w${at(1)} sync w${at(0)}`);
+  });
+
+  test("must keep its tables when that something cannot write", async () => {
+    const { store, all, at } = caches(1);
+    const [a] = all as Three;
+    await change(a, at(0));
+    let broken = true;
+    await a.dependsOn({
+      flush: () => undefined,
+      writeToStore: () => {
+        if (broken) throw eio();
+      },
+    });
+    await expect(a.write()).rejects.toMatchObject({ code: "EIO" });
+    expect(store.log()).toBe("");
+    broken = false;
+    await a.write();
+    expect(store.log()).toBe(`sync w${at(0)}`);
+  });
+
   test("must flush first what would make a cycle", async () => {
     const { store, all, at } = caches(2);
     const [a, b] = all as Three;

@@ -17,6 +17,10 @@ export class FlushQueue {
     return this.#length;
   }
 
+  get oldest(): Entry | undefined {
+    return this.#oldest;
+  }
+
   /** Adds an entry at the place that its age gives it: mostly the last. */
   add(entry: Entry): void {
     assert(!entry.queued, "an entry is queued once");

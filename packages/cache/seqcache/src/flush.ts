@@ -66,10 +66,16 @@ export class Handout implements SeqFlush {
  * @param flush - what `nextFlush()` handed out
  * @param alignmentBytes - the larger of the file's request alignment and its optimal memory alignment;
  *   a power of two
+ * @param mayGrow - whether bytes may be appended before the write has ended; `false` for an unfinished entry
+ *   says that the caller holds what keeps appends away
  * @example writeLength(flush, 4096) // 65536 for the 65000 last bytes of a cluster of 65536
  */
-export function writeLength(flush: SeqFlush, alignmentBytes: number): number {
-  if (!flush.finished) return flush.length;
+export function writeLength(
+  flush: SeqFlush,
+  alignmentBytes: number,
+  mayGrow: boolean = !flush.finished,
+): number {
+  if (mayGrow) return flush.length;
   const end = alignUp(flush.offset + flush.length, alignmentBytes);
   return Math.min(flush.buffer.length, end - flush.offset);
 }

@@ -95,6 +95,12 @@ export class SeqCache {
     return this.#queue.length;
   }
 
+  /** Where in the file the next finished entry goes: whoever has room for a neighbour in one write looks here. */
+  get nextOffset(): number | undefined {
+    const oldest = this.#queue.oldest;
+    return oldest === undefined ? undefined : oldest.clusterOffset + oldest.start;
+  }
+
   /** What `nextFlush({ unfinished: true })` would hand out, one after the other, from now on [S9]. */
   get flushableCount(): number {
     return this.#queue.length + (this.#unfinished?.hasUnsent === true ? 1 : 0);
