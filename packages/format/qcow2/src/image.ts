@@ -7,9 +7,11 @@
  *    for every call of the caches that may wait. Lookups that find their slice need no lock.
  * 2. Guest data passes `readHost` and `writeHost`, which count it as in flight [D1]; metadata passes
  *    `writeMetadata`. All writes pass the overlap check [C16].
- * 3. Once `failure` is set no write and no flush succeeds: memory and file may disagree.
+ * 3. Once `failure` is set no write and no flush succeeds: memory and file may disagree, or data is lost. In the
+ *    first case nothing at all is written any more; in the second, tables that do not name the data may be.
+ * 4. Whoever wants to hear of moments in here listens below, as blkdebug does: `event()`.
  */
-import type { BlockChild, RequestOptions } from "@blocklayer/block-api";
+import type { BlockChild, DebugEvent, RequestOptions } from "@blocklayer/block-api";
 import { BlockError, IoVector, type MaybePromise } from "@blocklayer/bytes";
 import { CoMutex } from "@blocklayer/co-lock";
 import type { ClusterCodec } from "@blocklayer/codec";
@@ -27,6 +29,10 @@ import { OVERLAP, OverlapIndex, type OverlapLevel } from "./refcount/overlap.js"
 import type { RefcountTable } from "./refcount/table.js";
 import { type CacheSizes, createL2Cache } from "./writeback/l2-cache.js";
 import { createRefcountCache } from "./writeback/refcount-cache.js";
+import type { CompressedCache } from "./writeback/compressed-cache.js";
+
+/** Whether compressed writes are gathered: as the file below wants it, or always, or never [S13]. */
+export type CompressedCacheMode = "auto" | "on" | "off";
 
 /** What an image is made of. */
 export interface ImageParts {
@@ -40,6 +46,7 @@ export interface ImageParts {
   readonly cacheSizes: CacheSizes;
   readonly overlapLevel: OverlapLevel;
   readonly discardPolicy: DiscardPolicy;
+  readonly compressedWriteCache: CompressedCacheMode;
   readonly makeCodec: () => ClusterCodec;
 }
 
@@ -67,6 +74,9 @@ export class Qcow2Image {
   readonly pending: PendingAllocations = new PendingAllocations();
   readonly allocator: AllocatorState = new AllocatorState();
   readonly frees: DeferredFrees;
+  /** Present while compressed writes are gathered: see writeback/compressed-cache-switch.ts. */
+  compressedCache: CompressedCache | undefined;
+  compressedCacheMode: CompressedCacheMode;
   readonly overlap: OverlapIndex;
   readonly readCache: ClusterReadCache;
   readonly payloads: PayloadPool = new PayloadPool();
@@ -93,6 +103,8 @@ export class Qcow2Image {
   readonly #makeCodec: () => ClusterCodec;
   #codec: ClusterCodec | undefined;
   #failure: BlockError | undefined;
+  /** Nothing is written any more. */
+  #frozen = false;
   /** The file was at least this long once. */
   #fileEnd = 0;
 
@@ -106,12 +118,21 @@ export class Qcow2Image {
     this.l1 = parts.l1;
     this.refcountTable = parts.refcountTable;
     const store = this.#store();
-    this.l2 = createL2Cache(parts.cacheSizes, store, (at, length) => {
-      this.overlap.check(at, length, OVERLAP.activeL2);
+    this.l2 = createL2Cache(parts.cacheSizes, store, {
+      beforeRead: () => this.event("l2_load"),
+      beforeWrite: (at, length) => {
+        this.overlap.check(at, length, OVERLAP.activeL2);
+        return this.event("l2_update");
+      },
     });
-    this.refcounts = createRefcountCache(this.geometry, parts.cacheSizes, store, (at, length) => {
-      this.overlap.check(at, length, OVERLAP.refcountBlock);
+    this.refcounts = createRefcountCache(this.geometry, parts.cacheSizes, store, {
+      beforeRead: () => this.event("refblock_load"),
+      beforeWrite: (at, length) => {
+        this.overlap.check(at, length, OVERLAP.refcountBlock);
+        return this.event("refblock_update_part");
+      },
     });
+    this.compressedCacheMode = parts.compressedWriteCache;
     this.inFlight = new HostInFlight((cluster) => this.allocator.mayReuse(cluster));
     this.frees = new DeferredFrees(parts.discardPolicy);
     this.overlap = new OverlapIndex(this.geometry.clusterSize, parts.overlapLevel);
@@ -137,6 +158,11 @@ export class Qcow2Image {
     return this.#failure;
   }
 
+  /** Whether nothing is written any more: memory and file may disagree. */
+  get frozen(): boolean {
+    return this.#frozen;
+  }
+
   /** Gives the image a header that was written to the file. */
   changeHeader(changes: Partial<Qcow2Header>): void {
     this.header = { ...this.header, ...changes };
@@ -154,8 +180,23 @@ export class Qcow2Image {
     return this.badClusterOffset(hostOffset);
   }
 
+  /** Tells who listens below what comes next; it may have that wait. */
+  event(event: DebugEvent): MaybePromise<void> {
+    return this.file.debugEvent?.(event);
+  }
+
   /** Reads guest data. What lies past the end of the file reads as zeroes. */
-  readHost(hostOffset: HostOffset, target: IoVector, options?: RequestOptions): MaybePromise<void> {
+  readHost(
+    hostOffset: HostOffset,
+    target: IoVector,
+    options?: RequestOptions,
+    event: DebugEvent = "read_aio",
+  ): MaybePromise<void> {
+    if (this.file.debugEvent === undefined) return this.#readNow(hostOffset, target, options);
+    return this.#after(this.event(event), () => this.#readNow(hostOffset, target, options));
+  }
+
+  #readNow(hostOffset: HostOffset, target: IoVector, options?: RequestOptions): MaybePromise<void> {
     const end = hostOffset + target.lengthBytes;
     if (end > this.#fileEnd) {
       this.#fileEnd = this.file.lengthBytes;
@@ -173,7 +214,7 @@ export class Qcow2Image {
   ): MaybePromise<void> {
     const inside = Math.max(0, this.#fileEnd - hostOffset);
     target.fill(0, inside);
-    if (inside > 0) return this.readHost(hostOffset, target.slice(0, inside), options);
+    if (inside > 0) return this.#readNow(hostOffset, target.slice(0, inside), options);
   }
 
   /**
@@ -185,10 +226,28 @@ export class Qcow2Image {
     hostOffset: HostOffset,
     source: IoVector,
     options?: RequestOptions,
+    event: DebugEvent = "write_aio",
+  ): MaybePromise<void> {
+    if (this.file.debugEvent === undefined) return this.#writeNow(hostOffset, source, options);
+    return this.#after(this.event(event), () => this.#writeNow(hostOffset, source, options));
+  }
+
+  #writeNow(
+    hostOffset: HostOffset,
+    source: IoVector,
+    options?: RequestOptions,
   ): MaybePromise<void> {
     this.overlap.check(hostOffset, source.lengthBytes, 0);
     const request = this.file.writev(hostOffset, source, options);
     if (request instanceof Promise) this.inFlight.track(request);
+    return request;
+  }
+
+  /** Does I/O on guest data when its event has passed. A request that is parked there is in flight [D1]. */
+  #after(event: MaybePromise<void>, io: () => MaybePromise<void>): MaybePromise<void> {
+    if (!(event instanceof Promise)) return io();
+    const request = event.then(io);
+    this.inFlight.track(request);
     return request;
   }
 
@@ -213,11 +272,24 @@ export class Qcow2Image {
     return this.backing !== undefined && guestOffset < this.backing.lengthBytes;
   }
 
-  /** From now on no write and no flush succeeds. The first cause stays. */
+  /** From now on no write and no flush succeeds, and nothing is written. The first cause stays. */
   fail(cause: unknown): void {
+    this.#frozen = true;
+    this.#setFailure("the image failed", cause);
+  }
+
+  /**
+   * Data that the guest takes for written cannot be: from now on no write and no flush succeeds [C17]. What
+   * is in memory and does not name the data may still be written.
+   */
+  loseData(cause: unknown): void {
+    this.#setFailure("data that was written is lost, and the image is incomplete", cause);
+  }
+
+  #setFailure(what: string, cause: unknown): void {
     if (this.#failure !== undefined) return;
     const why = cause instanceof Error ? cause.message : String(cause);
-    this.#failure = new BlockError("ENODEFAILED", `${this.nodeName}: the image failed: ${why}`, {
+    this.#failure = new BlockError("ENODEFAILED", `${this.nodeName}: ${what}: ${why}`, {
       node: this.nodeName,
       cause,
     });
@@ -234,7 +306,7 @@ export class Qcow2Image {
       write: (at, bytes) => this.#writeTables(at, IoVector.of(bytes)),
       writev: (at, tables) => this.#writeTables(at, tables),
       sync: () => {
-        this.refuseFailed();
+        if (this.#frozen) this.refuseFailed();
         return this.sync();
       },
     };
@@ -242,7 +314,7 @@ export class Qcow2Image {
 
   /** A read may have to make room in a cache: on a node that failed it does not write for that. */
   #writeTables(at: HostOffset, tables: IoVector): MaybePromise<void> {
-    this.refuseFailed();
+    if (this.#frozen) this.refuseFailed();
     return this.file.writev(at, tables);
   }
 

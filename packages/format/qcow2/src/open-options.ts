@@ -7,9 +7,12 @@
  */
 import { booleanOption, type OptionSchema, type OptionValues } from "@blocklayer/block-api";
 import { UnsupportedError } from "@blocklayer/bytes";
+import type { CompressedCacheMode } from "./image.js";
 import type { DiscardPolicy } from "./refcount/free.js";
 import { OVERLAP_LEVELS, type OverlapLevel } from "./refcount/overlap.js";
 import type { CacheSizeOptions } from "./writeback/l2-cache.js";
+
+const COMPRESSED_CACHE_MODES: readonly CompressedCacheMode[] = ["auto", "on", "off"];
 
 export const openOptions: OptionSchema = {
   "lazy-refcounts": {
@@ -43,6 +46,12 @@ export const openOptions: OptionSchema = {
     help: "Metadata that writes are checked against",
     default: "cached",
   },
+  "compressed-write-cache": {
+    type: "choice",
+    choices: COMPRESSED_CACHE_MODES,
+    help: "Gather compressed writes into whole clusters (auto: when the file takes only aligned requests)",
+    default: "auto",
+  },
   "cache-size": { type: "size", help: "L2 cache and refcount cache together, in bytes" },
   "l2-cache-size": { type: "size", help: "Longest L2 cache, in bytes" },
   "l2-cache-entry-size": { type: "size", help: "Length of an L2 slice, in bytes" },
@@ -55,6 +64,7 @@ export const reopenOptions: readonly string[] = [
   "pass-discard-snapshot",
   "pass-discard-other",
   "overlap-check",
+  "compressed-write-cache",
 ];
 
 /** @throws UnsupportedError for options that are known and not there */
@@ -82,6 +92,11 @@ export function cacheOptionsOf(values: OptionValues): CacheSizeOptions {
 export function overlapLevelOf(values: OptionValues): OverlapLevel {
   const level = OVERLAP_LEVELS.find((one) => one === values["overlap-check"]);
   return level ?? "cached";
+}
+
+export function compressedCacheModeOf(values: OptionValues): CompressedCacheMode {
+  const mode = COMPRESSED_CACHE_MODES.find((one) => one === values["compressed-write-cache"]);
+  return mode ?? "auto";
 }
 
 export function discardPolicyOf(values: OptionValues): DiscardPolicy {

@@ -24,6 +24,7 @@ import { Qcow2Image } from "./image.js";
 import { L1Table } from "./mapping/l1-table.js";
 import {
   cacheOptionsOf,
+  compressedCacheModeOf,
   discardPolicyOf,
   openOptions,
   overlapLevelOf,
@@ -104,6 +105,7 @@ export async function openDriver(parts: OpenParts): Promise<Qcow2Driver> {
       cacheSizes,
       overlapLevel: overlapLevelOf(options),
       discardPolicy: discardPolicyOf(options),
+      compressedWriteCache: compressedCacheModeOf(options),
       makeCodec: () => createCodec("deflate"),
     }),
   );

@@ -20,6 +20,7 @@ export async function readRefcountTable(
   const geometry = geometryOf(header);
   const { refcountTableOffset, refcountTableClusters } = header;
   const length = readOnly ? 0 : refcountTableClusters * geometry.clusterSize;
+  if (!readOnly) await file.debugEvent?.("reftable_load");
   const bytes = await readTable(file, refcountTableOffset, length);
   return RefcountTable.decode(refcountTableOffset, bytes, geometry);
 }

@@ -1,10 +1,13 @@
 /**
  * Reading compressed clusters.
  *
- * Above: mapping/read.ts, with a run of compressed entries. Below: the file child, the codec.
+ * Above: mapping/read.ts, with a run of compressed entries. Below: compressed cache, file child, codec.
  *
  * Clusters whose data lies side by side in the file are fetched with one read, and whole clusters are
  * decompressed where the caller wants them. A part of one cluster goes through a small cache.
+ *
+ * What the compressed cache holds is taken from there, and only the gaps from the file, in this order:
+ * between a read of the file and a look into the cache, data could move from the one to the other [S4].
  *
  * The data of a cluster is as long as its descriptor says, rounded up to sectors; the file may end
  * before that, and so may the stream.
@@ -204,7 +207,17 @@ async function readPiece(
   piece: Uint8Array,
   options?: RequestOptions,
 ): Promise<void> {
-  await image.readHost(hostOffset, IoVector.of(piece), options);
+  const { compressedCache: cache } = image;
+  const found = cache === undefined ? "miss" : cache.read(hostOffset, piece);
+  if (found === "hit") return;
+  if (found === "miss") {
+    await image.readHost(hostOffset, IoVector.of(piece), options, "read_compressed");
+    return;
+  }
+  for (const { position, length } of found) {
+    const gap = piece.subarray(position, position + length);
+    await image.readHost(hostOffset + position, IoVector.of(gap), options, "read_compressed");
+  }
 }
 
 /** Decompresses the clusters of a batch, where they are wanted if that is one piece. */
@@ -238,9 +251,10 @@ async function unpack(
   }
 }
 
-/** How much of a range the file has. */
+/** How much of a range the file has, or will have. */
 function lengthInFile(image: Qcow2Image, hostOffset: HostOffset, lengthBytes: number): number {
-  const inside = Math.min(lengthBytes, image.file.lengthBytes - hostOffset);
+  const end = Math.max(image.file.lengthBytes, image.compressedCache?.end ?? 0);
+  const inside = Math.min(lengthBytes, end - hostOffset);
   if (inside <= 0) throw badData(hostOffset, "lies past the end of the file");
   return inside;
 }
@@ -278,7 +292,7 @@ function readPart(image: Qcow2Image, one: Wanted, target: IoVector): MaybePromis
 
 async function decompressOne(image: Qcow2Image, one: Wanted): Promise<Uint8Array> {
   const payload = new Uint8Array(lengthInFile(image, one.hostOffset, one.lengthBytes));
-  await image.readHost(one.hostOffset, IoVector.of(payload));
+  await readPiece(image, one.hostOffset, payload);
   const bytes = new Uint8Array(image.geometry.clusterSize);
   image.counters.compressedReads++;
   await image.codec.decompress(payload, bytes);

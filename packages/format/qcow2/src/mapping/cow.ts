@@ -69,7 +69,9 @@ export async function withOldContent(
 /** Makes the file reach the end of clusters whose zero tail was not written. */
 export async function extendFile(image: Qcow2Image, fileEnd: HostOffset): Promise<void> {
   const missing = Math.min(END_MARK_BYTES, fileEnd - image.file.lengthBytes);
-  if (missing > 0) await image.writeHost(fileEnd - missing, IoVector.allocate(missing));
+  if (missing <= 0) return;
+  const mark = IoVector.allocate(missing);
+  await image.writeHost(fileEnd - missing, mark, undefined, "cow_write");
 }
 
 function spansOf(chunk: WriteChunk): CowSpans {
@@ -109,6 +111,7 @@ async function zeroedByFile(
   if (more !== undefined || only?.lengthBytes !== end - start) return false;
   if (!image.file.capabilities.writeZeroes) return false;
   image.overlap.check(start, end - start, 0);
+  await image.event("cluster_alloc_space");
   try {
     await image.file.writeZeroes(start, end - start, { noFallback: true });
     return true;
@@ -140,5 +143,7 @@ async function readSpans(
 
 async function readOld(image: Qcow2Image, start: GuestOffset, target: Uint8Array): Promise<void> {
   const onDisk = Math.max(0, Math.min(target.length, image.geometry.virtualSize - start));
-  if (onDisk > 0) await readGuest(image, start, IoVector.of(target.subarray(0, onDisk)));
+  if (onDisk <= 0) return;
+  await image.event("cow_read");
+  await readGuest(image, start, IoVector.of(target.subarray(0, onDisk)));
 }

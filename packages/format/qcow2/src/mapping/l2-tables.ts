@@ -63,6 +63,7 @@ async function ownL2Table(
   const tableOffset = await allocateClusters(image, 1);
   try {
     const body = await tableBody(image, sharedOffset);
+    await image.event("l2_alloc_write");
     await image.writeTable(tableOffset, body, 0);
     await l1WaitsForTable(image);
   } catch (error) {
@@ -72,6 +73,7 @@ async function ownL2Table(
   const high = standardEntryHigh(tableOffset, true);
   const low = standardEntryLow(tableOffset);
   const sector = image.l1.sectorWith(l1Index, high, low);
+  await image.event("l1_update");
   // Should this write fail, the file may name the table all the same: it stays taken, a leak at worst.
   await image.writeTable(sector.at, sector.bytes, OVERLAP.activeL1);
   image.l1.set(l1Index, high, low);
@@ -85,6 +87,7 @@ async function tableBody(image: Qcow2Image, sharedOffset: HostOffset): Promise<U
   const body = new Uint8Array(image.geometry.clusterSize);
   if (sharedOffset === 0) return body;
   const { l2 } = image;
+  await image.event("l2_alloc_cow_read");
   for (let at = 0; at < body.length; at += l2.tableSizeBytes) {
     const slice = await l2.get(sharedOffset + at);
     body.set(slice.bytes, at);

@@ -6,8 +6,8 @@
  * A request that is one run in tables already in memory returns its child's promise, or nothing when
  * that has none: no lock, no closure. Others are cut into runs, several of which are read at once.
  */
-import type { RequestOptions } from "@blocklayer/block-api";
-import type { IoVector, MaybePromise } from "@blocklayer/bytes";
+import type { BlockChild, RequestOptions } from "@blocklayer/block-api";
+import { andThen, type IoVector, type MaybePromise } from "@blocklayer/bytes";
 import { readCompressed } from "../compressed/read.js";
 import { ENTRY_KIND, type GuestOffset } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
@@ -93,6 +93,20 @@ function readBacking(
 ): MaybePromise<void> {
   const { backing } = image;
   if (backing === undefined) return target.fill(0);
+  if (image.file.debugEvent !== undefined) {
+    return andThen(image.event("read_backing_aio"), () =>
+      readBackingNow(backing, offset, target, options),
+    );
+  }
+  return readBackingNow(backing, offset, target, options);
+}
+
+function readBackingNow(
+  backing: BlockChild,
+  offset: GuestOffset,
+  target: IoVector,
+  options?: RequestOptions,
+): MaybePromise<void> {
   const inside = backing.lengthBytes - offset;
   if (inside >= target.lengthBytes) return backing.readv(offset, target, options);
   target.fill(0, Math.max(0, inside));

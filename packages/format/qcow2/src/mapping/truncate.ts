@@ -95,6 +95,7 @@ async function growL1(image: Qcow2Image, virtualSize: number): Promise<void> {
     });
   }
   const clusters = Math.ceil(bytes / clusterSize);
+  await image.event("l1_grow_alloc_table");
   const offset = await allocateClusters(image, clusters);
   const halves = new Uint32Array(2 * needed);
   halves.set(old.halves);
@@ -102,6 +103,7 @@ async function growL1(image: Qcow2Image, virtualSize: number): Promise<void> {
   const body = new Uint8Array(alignUp(bytes, 512));
   body.set(table.encode());
   try {
+    await image.event("l1_grow_write_table");
     await image.writeTable(offset, body, 0);
     await headerWaitsForTable(image);
   } catch (error) {
@@ -111,6 +113,7 @@ async function growL1(image: Qcow2Image, virtualSize: number): Promise<void> {
   const field = new Uint8Array(12);
   viewOf(field).setUint32(0, needed);
   writeU64(viewOf(field), 4, offset);
+  await image.event("l1_grow_activate_table");
   await writeHeaderField(image, HEADER_L1_POSITION, field);
   image.changeHeader({ l1Size: needed, l1TableOffset: offset });
   image.l1 = table;

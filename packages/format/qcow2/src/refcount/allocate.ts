@@ -44,6 +44,7 @@ export class AllocatorState {
  * @throws BlockError `EFBIG` when no offset is left; DamageError
  */
 export async function allocateClusters(image: Qcow2Image, count: number): Promise<HostOffset> {
+  await image.event("cluster_alloc");
   for (;;) {
     const first = await findFree(image, count);
     if (await raiseRefcounts(image, first, count)) {
@@ -84,6 +85,7 @@ export async function allocateClustersAt(
 export async function allocateBytes(image: Qcow2Image, lengthBytes: number): Promise<HostOffset> {
   const { allocator, geometry } = image;
   const { clusterSize, maxRefcount } = geometry;
+  await image.event("cluster_alloc_bytes");
   let offset = allocator.compressedCursor;
   if (offset !== 0) {
     const count = await getRefcount(image, Math.floor(offset / clusterSize));

@@ -135,6 +135,7 @@ export async function lowerNow(image: Qcow2Image, drop: Drop): Promise<void> {
   const { geometry, refcounts } = image;
   const { clusterSize, refcountBlockEntries: entries } = geometry;
   const byteEnd = drop.hostOffset + drop.lengthBytes;
+  await image.event("cluster_free");
   const end = Math.floor((byteEnd - 1) / clusterSize) + 1;
   for (let cluster = Math.floor(drop.hostOffset / clusterSize); cluster < end; ) {
     const blockStart = cluster - (cluster % entries);
@@ -199,6 +200,7 @@ function becameFree(image: Qcow2Image, cluster: ClusterIndex, reason: DropReason
   const at = cluster * clusterSize;
   image.l2.drop(at, clusterSize);
   image.refcounts.drop(at, clusterSize);
+  image.compressedCache?.drop(at);
   image.overlap.removeCluster(cluster);
   if (Math.floor(allocator.compressedCursor / clusterSize) === cluster) {
     allocator.compressedCursor = 0;

@@ -43,6 +43,7 @@ export async function growTable(
 ): Promise<void> {
   const { clusterSize, refcountBlockEntries } = image.geometry;
   const start = firstRange * refcountBlockEntries;
+  await image.event("reftable_grow");
   const blockTotal = countBlocks(image, start);
   const entriesPerCluster = clusterSize / ENTRY_BYTES;
   const entryCount =
@@ -64,9 +65,11 @@ export async function growTable(
   missing.forEach((index, i) => table.set(index, (start + i) * clusterSize));
   const body = table.encode();
   try {
+    await image.event("refblock_alloc_write_blocks");
     for (const index of missing) {
       await writeSelfCounting(image, table.blockOffset(index), index, start, end);
     }
+    await image.event("refblock_alloc_write_table");
     await image.writeTable(table.hostOffset, body, 0);
     await headerWaitsForTable(image);
   } catch (error) {
@@ -145,6 +148,7 @@ async function switchHeader(
   writeU64(view, 0, tableOffset);
   view.setUint32(8, tableClusters);
   try {
+    await image.event("refblock_alloc_switch_table");
     await image.writeTable(HEADER_TABLE_POSITION, field, OVERLAP.header);
     await image.sync();
   } catch (cause) {

@@ -50,6 +50,15 @@ export class HostInFlight {
     return this.#cooling.size;
   }
 
+  /** How many requests may still touch clusters that are freed from now on. */
+  get activeCount(): number {
+    let count = 0;
+    for (let one: Epoch | undefined = this.#oldest; one !== undefined; one = one.next) {
+      count += one.active;
+    }
+    return count;
+  }
+
   /** Counts a request to the file until its promise settles. */
   track(request: Promise<unknown>): void {
     const epoch = this.enter();

@@ -78,6 +78,7 @@ async function addRefcountBlock(image: Qcow2Image, cluster: ClusterIndex): Promi
   const { geometry, refcounts } = image;
   const { clusterSize, refcountBlockEntries } = geometry;
   const tableIndex = Math.floor(cluster / refcountBlockEntries);
+  await image.event("refblock_alloc");
   const newCluster = await findFree(image, 1);
   const blockOffset = newCluster * clusterSize;
   const countsItself = Math.floor(newCluster / refcountBlockEntries) === tableIndex;
@@ -90,6 +91,7 @@ async function addRefcountBlock(image: Qcow2Image, cluster: ClusterIndex): Promi
     } finally {
       refcounts.release(block);
     }
+    await image.event("refblock_alloc_write");
     await refcountTableWaitsForBlock(image);
     if (tableIndex >= image.refcountTable.entryCount) {
       const used = Math.max(cluster + 1, newCluster);
@@ -107,6 +109,7 @@ async function addRefcountBlock(image: Qcow2Image, cluster: ClusterIndex): Promi
   if (image.refcountTable.blockOffset(tableIndex) !== blockOffset) {
     const at = image.refcountTable.hostOffset + tableIndex * ENTRY_BYTES;
     try {
+      await image.event("refblock_alloc_hookup");
       await image.writeTable(at, RefcountTable.encodeEntry(blockOffset), OVERLAP.refcountTable);
     } catch (error) {
       image.allocator.lost.add(newCluster);

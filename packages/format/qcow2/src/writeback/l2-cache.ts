@@ -8,7 +8,7 @@
  * Source: QEMU's docs/qcow2-cache.txt.
  */
 import { BlockError, isPowerOfTwo, MiB } from "@blocklayer/bytes";
-import { L2Cache, type TableStore } from "@blocklayer/metadata-cache";
+import { L2Cache, type MetadataCacheOptions, type TableStore } from "@blocklayer/metadata-cache";
 import { ENTRY_BYTES, type Geometry, MIN_CLUSTER_BITS } from "../geometry.js";
 
 /** Longest L2 cache when the user names none. */
@@ -80,18 +80,17 @@ function refuse(message: string): never {
   throw new BlockError("EINVAL", `qcow2: ${message}`, { op: "open" });
 }
 
+/** What is told of every table that is read or written. */
+export type TableHooks = Pick<MetadataCacheOptions, "beforeRead" | "beforeWrite">;
+
 /** Makes the L2 cache. */
-export function createL2Cache(
-  sizes: CacheSizes,
-  store: TableStore,
-  beforeWrite: (hostOffset: number, lengthBytes: number) => void,
-): L2Cache {
+export function createL2Cache(sizes: CacheSizes, store: TableStore, hooks: TableHooks): L2Cache {
   return new L2Cache({
     name: "L2 cache",
     tableSizeBytes: sizes.l2SliceBytes,
     maxTables: Math.floor(sizes.l2Bytes / sizes.l2SliceBytes),
     entrySizeBytes: ENTRY_BYTES,
     store,
-    beforeWrite,
+    ...hooks,
   });
 }

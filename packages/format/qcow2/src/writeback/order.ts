@@ -7,6 +7,7 @@
  * |---|---|---|---|
  * | raised refcounts | an L2 entry that names the clusters | C2 | `l2WaitsForRefcounts` |
  * | guest and copied data | the L2 entry that shows it | C5 | `l2WaitsForData` |
+ * | cached compressed data | the L2 entry that names it | S11 | `l2WaitsForCompressed` |
  * | the L2 entry that drops clusters | their lowered refcounts, their reuse, their discard | C3, D2 | `refcountsWaitForL2` |
  * | a new L2 table, and its refcount | the L1 entry that names it | C2, C6 | `l1WaitsForTable` |
  * | a new refcount block | the refcount-table entry that names it | C6 | `refcountTableWaitsForBlock` |
@@ -28,6 +29,12 @@ export function l2WaitsForRefcounts(image: Qcow2Image): MaybePromise<void> {
 /** [C5] L2 entries set from here on wait for the data written so far. Holds: the image lock. */
 export function l2WaitsForData(image: Qcow2Image): void {
   image.l2.dependsOnSync();
+}
+
+/** [S11] L2 entries set from here on wait for the compressed data put so far. Holds: the image lock. */
+export function l2WaitsForCompressed(image: Qcow2Image): MaybePromise<void> {
+  const { compressedCache } = image;
+  if (compressedCache !== undefined) return image.l2.dependsOn(compressedCache);
 }
 
 /**

@@ -6,14 +6,14 @@
 import { isRefcountBits, RefcountCache, type TableStore } from "@blocklayer/metadata-cache";
 import { assert } from "@blocklayer/bytes";
 import type { Geometry } from "../geometry.js";
-import type { CacheSizes } from "./l2-cache.js";
+import type { CacheSizes, TableHooks } from "./l2-cache.js";
 
 /** Makes the refcount cache. */
 export function createRefcountCache(
   geometry: Geometry,
   sizes: CacheSizes,
   store: TableStore,
-  beforeWrite: (hostOffset: number, lengthBytes: number) => void,
+  hooks: TableHooks,
 ): RefcountCache {
   const { clusterSize, refcountBits } = geometry;
   assert(isRefcountBits(refcountBits), "the header was checked: the refcount width is valid");
@@ -23,6 +23,6 @@ export function createRefcountCache(
     maxTables: Math.floor(sizes.refcountBytes / clusterSize),
     refcountBits,
     store,
-    beforeWrite,
+    ...hooks,
   });
 }
