@@ -1,13 +1,17 @@
 // The disks that the workloads run on, made once and kept in the folder that the caller names.
 import { execFileSync } from "node:child_process";
 import {
+  closeSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  openSync,
   readdirSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
+  writeSync,
 } from "node:fs";
 import { cpSync } from "node:fs";
 import { join } from "node:path";
@@ -40,6 +44,18 @@ export function makeRealDisk(folder, contentMiB) {
   } finally {
     rmSync(tree, { recursive: true, force: true });
   }
+  return disk;
+}
+
+/** 1000 MiB of the byte 0xff: what compresses best and is not zero. */
+export function makeOnes(folder) {
+  const disk = join(folder, "ones.raw");
+  if (existsSync(disk)) return disk;
+  const file = openSync(`${disk}.part`, "w");
+  const mebibyte = Buffer.alloc(MIB, 0xff);
+  for (let i = 0; i < 1000; i++) writeSync(file, mebibyte);
+  closeSync(file);
+  renameSync(`${disk}.part`, disk);
   return disk;
 }
 

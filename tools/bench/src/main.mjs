@@ -9,7 +9,8 @@ import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { makeRealDisk } from "./disks.mjs";
+import { makeOnes, makeRealDisk } from "./disks.mjs";
+import { countDirectWrites } from "./direct-writes.mjs";
 import { median, runOnce } from "./measure.mjs";
 import { WORKLOADS } from "./workloads.mjs";
 
@@ -31,6 +32,7 @@ const only = flags.only?.split(",");
 const chosen = WORKLOADS.filter(({ id }) => only === undefined || only.includes(id));
 
 const paths = prepare();
+if (only?.includes("direct-writes")) await countDirectWrites(blk, paths);
 const rows = [];
 for (const workload of chosen) {
   rows.push(await timeWorkload(workload));
@@ -47,8 +49,10 @@ function prepare() {
   const convert = (...args) => execFileSync("qemu-img", ["convert", "-O", "qcow2", ...args]);
   if (!existsSync(plain)) convert(raw, plain);
   if (!existsSync(compressed)) convert("-c", "-W", "-m", "16", raw, compressed);
-  for (const path of [raw, plain, compressed]) readFileInPieces(path);
-  return { raw, plain, compressed, out: join(flags.folder, "out.img") };
+  const ones = makeOnes(flags.folder);
+  for (const path of [raw, plain, compressed, ones]) readFileInPieces(path);
+  const size = String(statSync(raw).size);
+  return { raw, plain, compressed, ones, size, out: join(flags.folder, "out.img") };
 }
 
 /** Warms the page cache. */
@@ -59,14 +63,17 @@ function readFileInPieces(path) {
 async function timeWorkload(workload) {
   const fill = (words) => words.map((word) => word.replace(/\{(\w+)\}/, (_, name) => paths[name]));
   const program = workload.script ? [process.execPath, join(here, workload.script)] : blk;
-  const sides = { ours: [...program, ...fill(workload.ours)] };
-  if (workload.peer) sides.peer = ["qemu-img", ...fill(workload.peer)];
+  const where = workload.oneCpu ? ["taskset", "-c", "0"] : [];
+  const peer = workload.besideItself ? program : ["qemu-img"];
+  const sides = { ours: [...where, ...program, ...fill(workload.ours)] };
+  if (workload.peer) sides.peer = [...where, ...peer, ...fill(workload.peer)];
   const seconds = { ours: [], peer: [] };
   const peak = { ours: 0, peer: 0 };
   const size = {};
   for (let run = -1; run < runs; run++) {
     for (const [side, command] of Object.entries(sides)) {
       rmSync(paths.out, { force: true });
+      if (workload.before) execFileSync("qemu-img", fill(workload.before), { stdio: "ignore" });
       const sample = await runOnce(command);
       if (run < 0) continue; // the first turn warms both up
       const inner = workload.inner?.exec(sample.output)?.[1];
@@ -83,6 +90,8 @@ function report({ workload, seconds, peak, size, ratio }) {
   const ours = median(seconds.ours);
   const value = ratio ?? ours * 1000;
   const met = value <= workload.target ? "met" : "MISSED";
+  const verdict = workload.target === undefined ? "" : `, target ${workload.target}: ${met}`;
+  const beside = workload.besideItself ? "blk, too " : "qemu-img ";
   const figure = ratio === undefined ? `${value.toFixed(0)} ms` : ratio.toFixed(2);
   console.log(`${workload.title}`);
   const bar = (time, longest) => "█".repeat(Math.max(1, Math.round((time / longest) * 40)));
@@ -91,11 +100,11 @@ function report({ workload, seconds, peak, size, ratio }) {
   if (ratio !== undefined) {
     const peer = median(seconds.peer);
     console.log(
-      `  qemu-img ${bar(peer, longest)} ${peer.toFixed(3)} s, ${peak.peer.toFixed(0)} MiB`,
+      `  ${beside}${bar(peer, longest)} ${peer.toFixed(3)} s, ${peak.peer.toFixed(0)} MiB`,
     );
   }
   if (size.ours) console.log(`  output   ${size.ours} bytes, qemu-img's ${size.peer}`);
-  console.log(`  ${figure}, target ${workload.target}: ${met}`);
+  console.log(`  ${figure}${verdict}`);
 }
 
 function markdown(all) {
@@ -105,7 +114,7 @@ function markdown(all) {
     const value = ratio === undefined ? (median(seconds.ours) * 1000).toFixed(0) : ratio.toFixed(2);
     const sizes = size.ours ? ` (output ${(size.ours / size.peer).toFixed(3)} of qemu-img's)` : "";
     lines.push(
-      `| ${workload.title} | ≤ ${workload.target}${unit} | ${value}${unit}${sizes} | ${peak.ours.toFixed(0)} MiB |`,
+      `| ${workload.title} | ${workload.target === undefined ? "–" : `≤ ${workload.target}${unit}`} | ${value}${unit}${sizes} | ${peak.ours.toFixed(0)} MiB |`,
     );
   }
   const qemu = execFileSync("qemu-img", ["--version"], { encoding: "utf8" }).split("\n")[0];

@@ -1,18 +1,32 @@
-// What is timed. A workload names our command and the peer's; {x} are paths that main.mjs fills in.
+// What is timed. A workload names our command and the one beside it; {x} are paths that main.mjs fills in.
 
 /**
  * @typedef {object} Workload
  * @property {string} id
  * @property {string} title
- * @property {number} target - our time / the peer's must not be above this
+ * @property {number} [target] - our time / the peer's must not be above this; absent: for comparison only
  * @property {string[]} ours - arguments of blk, or with `script` of a script beside this file
  * @property {string[]} [peer] - arguments of qemu-img; absent: there is no peer, the target is milliseconds
+ * @property {boolean} [besideItself] - `peer` are arguments of blk as well
+ * @property {string[]} [before] - arguments of qemu-img that make the output first, untimed
+ * @property {boolean} [oneCpu] - both run on one processor
  * @property {string} [script]
  * @property {RegExp} [inner] - the time that both print themselves, in seconds
  * @property {string} [sizeOf] - print the size of this output for both
  */
 
 const convert = (...args) => ["convert", ...args];
+
+const direct = ["-t", "none"];
+const many = ["-W", "-m", "16"];
+/** A target that is there already, opened past the page cache, without the compressed cache. */
+const uncached = [
+  "-n",
+  "-t",
+  "none",
+  "--target-image-opts",
+  "driver=qcow2,compressed-write-cache=off,file.driver=file,file.filename={out}",
+];
 
 /** @type {Workload[]} */
 export const WORKLOADS = [
@@ -89,5 +103,51 @@ export const WORKLOADS = [
     title: "info, whole process",
     target: 120,
     ours: ["info", "{plain}"],
+  },
+  {
+    id: "direct",
+    title: "`-c` into O_DIRECT, against ours into the page cache",
+    target: 1.05,
+    besideItself: true,
+    ours: convert("-c", ...direct, "-O", "qcow2", "{raw}", "{out}"),
+    peer: convert("-c", "-O", "qcow2", "{raw}", "{out}"),
+  },
+  {
+    id: "direct-parallel",
+    title: "`-c -W -m 16` into O_DIRECT",
+    target: 0.6,
+    ours: convert("-c", ...many, ...direct, "-O", "qcow2", "{raw}", "{out}"),
+    peer: convert("-c", ...many, ...direct, "-O", "qcow2", "{raw}", "{out}"),
+  },
+  {
+    id: "direct-ones",
+    title: "`-c` of 1000 MiB of ones into O_DIRECT, one processor",
+    target: 0.3,
+    oneCpu: true,
+    ours: convert("-c", ...direct, "-O", "qcow2", "{ones}", "{out}"),
+    peer: convert("-c", ...direct, "-O", "qcow2", "{ones}", "{out}"),
+  },
+  {
+    id: "uncached",
+    title: "the first of these three without the cache",
+    besideItself: true,
+    before: ["create", "-f", "qcow2", "{out}", "{size}"],
+    ours: convert("-c", ...uncached.slice(0, -1), "{raw}", uncached.at(-1)),
+    peer: convert("-c", "-n", "-O", "qcow2", "{raw}", "{out}"),
+  },
+  {
+    id: "uncached-parallel",
+    title: "the second without the cache",
+    before: ["create", "-f", "qcow2", "{out}", "{size}"],
+    ours: convert("-c", ...many, ...uncached.slice(0, -1), "{raw}", uncached.at(-1)),
+    peer: convert("-c", ...many, ...direct, "-n", "-O", "qcow2", "{raw}", "{out}"),
+  },
+  {
+    id: "uncached-ones",
+    title: "the third without the cache",
+    oneCpu: true,
+    before: ["create", "-f", "qcow2", "{out}", "1000M"],
+    ours: convert("-c", ...uncached.slice(0, -1), "{ones}", uncached.at(-1)),
+    peer: convert("-c", ...direct, "-n", "-O", "qcow2", "{ones}", "{out}"),
   },
 ];

@@ -25,6 +25,16 @@ describe("writeLength()", () => {
     if (flush === undefined) throw new Error("nothing was handed out");
     expect([1, 4, 16, 64].map((alignment) => writeLength(flush, alignment))).toEqual([6, 6, 6, 6]);
   });
+
+  test("[S6] must pad an unfinished entry for who keeps appends away", () => {
+    const { cache } = new SmallDriver(SIZE);
+    cache.write(3, bytesOf(0, 6));
+    const flush = cache.nextFlush({ unfinished: true });
+    if (flush === undefined) throw new Error("nothing was handed out");
+    expect([1, 4, 16, 64].map((alignment) => writeLength(flush, alignment, false))).toEqual([
+      6, 9, 13, 13,
+    ]);
+  });
 });
 
 describe("a flush", () => {

@@ -237,6 +237,19 @@ describe("nextFlush()", () => {
     expect(cache.clusterCount).toBe(4);
   });
 
+  test("must say where the next finished entry goes, and of the unfinished one nothing", () => {
+    const cache = cacheOf();
+    expect(cache.nextOffset).toBeUndefined();
+    cache.write(5, bytesOf(0, SIZE - 5));
+    cache.write(SIZE, bytesOf(0, SIZE));
+    cache.write(2 * SIZE, bytesOf(0, 3));
+    for (const expected of [5, SIZE]) {
+      expect(cache.nextOffset).toBe(expected);
+      expect(cache.nextFlush()?.offset).toBe(expected);
+    }
+    expect(cache.nextOffset).toBeUndefined();
+  });
+
   test("[S5] must hand out the unfinished entry only if wanted, and leave it unfinished", () => {
     const cache = cacheOf();
     cache.write(0, bytesOf(0, 4));

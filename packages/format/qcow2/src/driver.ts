@@ -287,11 +287,12 @@ function compressedCacheStatistics(
   image: Qcow2Image,
 ): Readonly<Record<string, number | boolean | string>> {
   const { compressedCache: cache } = image;
-  const { clusters = 0, bytes = 0, hits = 0 } = cache?.contents ?? {};
+  const { clusters = 0, bytes = 0, buffers = 0, hits = 0 } = cache?.contents ?? {};
   return {
     compressedCache: wantsCompressedCache(image),
     compressedCacheClusters: clusters,
     compressedCacheBytes: bytes,
+    compressedCacheBuffers: buffers,
     compressedCacheHits: hits,
     compressedCacheWrites: cache?.stats.writes ?? 0,
     compressedCacheFlushedClusters: cache?.stats.flushedClusters ?? 0,

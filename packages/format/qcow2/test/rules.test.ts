@@ -6,6 +6,7 @@ const ROOT = new URL("../", import.meta.url);
 const RULES = [
   ...Array.from({ length: 17 }, (_, i) => `C${i + 1}`),
   ...Array.from({ length: 5 }, (_, i) => `D${i + 1}`),
+  ...Array.from({ length: 15 }, (_, i) => `S${i + 1}`),
 ];
 
 interface Row {
@@ -17,7 +18,7 @@ interface Row {
 const text: string = await readFile(new URL("docs/rules.md", ROOT), "utf8");
 const rows: readonly Row[] = text
   .split("\n")
-  .filter((line) => /^\| [CD]\d/.test(line))
+  .filter((line) => /^\| [CDS]\d/.test(line))
   .map((line) => {
     const cells = line
       .slice(2, -2)

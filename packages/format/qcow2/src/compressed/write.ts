@@ -219,6 +219,8 @@ async function placeSmall(
   const hostOffset = await allocateBytes(image, bytes.length);
   const one: Placed = { guestOffset, hostOffset, bytes, compressed: true };
   if (hostOffset + bytes.length > image.geometry.maxCompressedOffset) {
+    // The cursor stands behind room without data, and a cluster in the cache is filled without a gap [S1, D4].
+    image.allocator.compressedCursor = 0;
     await giveBack(image, [one]);
     throw new BlockError("EFBIG", `${image.nodeName}: no room for compressed data is left`);
   }
@@ -226,7 +228,10 @@ async function placeSmall(
   return one;
 }
 
-/** Puts data where readers find it, and links it. Holds: the image lock, since the allocation [S10]. */
+/**
+ * Puts data where readers find it, and links it. What cannot be linked stays in the cache as filling, so that the
+ * next data follows without a gap. Holds: the image lock, since the allocation [S10].
+ */
 async function putInCache(image: Qcow2Image, cache: CompressedCache, one: Placed): Promise<void> {
   cache.put(one.hostOffset, one.bytes);
   try {
@@ -238,13 +243,9 @@ async function putInCache(image: Qcow2Image, cache: CompressedCache, one: Placed
   image.counters.compressedWrites++;
 }
 
-/**
- * Gives room back whose data will not be linked. The append cursor stands behind it: the next data begins
- * in another cluster, since a cluster in the cache is filled without a gap [S1, D4].
- */
+/** Gives room back whose data will not be linked. */
 async function giveBack(image: Qcow2Image, placed: readonly Placed[]): Promise<void> {
-  for (const { hostOffset, bytes, compressed } of placed) {
-    if (compressed) image.allocator.compressedCursor = 0;
+  for (const { hostOffset, bytes } of placed) {
     await lowerAfterFailure(image, hostOffset, bytes.length);
   }
 }

@@ -104,10 +104,10 @@ export class CompressedCache implements Flushable {
     return this.#end;
   }
 
-  /** For the statistics of the node. */
-  get contents(): { readonly clusters: number; readonly bytes: number; readonly hits: number } {
-    const { clusterCount, cachedBytes, stats } = this.#cache;
-    return { clusters: clusterCount, bytes: cachedBytes, hits: stats.hits + stats.partialHits };
+  /** For the statistics of the node. `buffers` are host clusters of memory. */
+  get contents(): Readonly<Record<"clusters" | "bytes" | "buffers" | "hits", number>> {
+    const { clusterCount: clusters, cachedBytes: bytes, bufferCount: buffers, stats } = this.#cache;
+    return { clusters, bytes, buffers, hits: stats.hits + stats.partialHits };
   }
 
   /** Takes bytes whose room was just allocated. Requires: not `full`. Holds: the image lock [S10]. */

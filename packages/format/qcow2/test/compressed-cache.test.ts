@@ -1,0 +1,341 @@
+import { directChild } from "@blocklayer/block-api";
+import { BlockError, IoVector } from "@blocklayer/bytes";
+import { openMemory } from "@blocklayer/memory";
+import { MetadataCache } from "@blocklayer/metadata-cache";
+import { Random } from "@blocklayer/sim";
+import { describe, expect, test, vi } from "vitest";
+import { checkQcow2, openQcow2, readHeader } from "../src/index.js";
+import { type AlignedDisk, openAligned } from "./support/aligned-disk.js";
+import { createInMemory } from "./support/images.js";
+import { keepCodecWarm } from "./support/warm-codec.js";
+
+keepCodecWarm();
+
+const CLUSTER = 4096;
+const compressed = { compressed: true };
+
+/** A cluster of which about `bytes` are left after compression. */
+function cluster(seed: number, bytes = 1000, length = CLUSTER): Uint8Array {
+  const content = new Uint8Array(length);
+  content.set(new Random(seed).bytes(bytes));
+  content.fill(seed, bytes);
+  return content;
+}
+
+async function write(disk: AlignedDisk, index: number, seed = index + 1): Promise<void> {
+  await disk.backend.write(index * CLUSTER, cluster(seed), compressed);
+}
+
+async function expectCluster(disk: AlignedDisk, index: number, seed = index + 1): Promise<void> {
+  const found = await disk.backend.read(index * CLUSTER, CLUSTER);
+  expect(Buffer.compare(found, cluster(seed)), `cluster ${index}`).toBe(0);
+}
+
+/** What a check finds in the file as it is now. */
+async function findings(disk: AlignedDisk): Promise<string[]> {
+  const child = directChild(openMemory({ bytes: disk.bytes() }));
+  return (await checkQcow2(child, await readHeader(child))).findings.map(({ message }) => message);
+}
+
+const dataWrites = ({ requests }: AlignedDisk): number =>
+  requests.filter(({ kind, offset }) => kind === "write" && offset >= 5 * CLUSTER).length;
+
+describe("CompressedCache on a file that takes only aligned requests", () => {
+  test("must write whole host clusters, and read nothing to write them", async () => {
+    const disk = await openAligned({ size: 64 * CLUSTER, cluster_size: CLUSTER });
+    await write(disk, 0);
+    disk.requests.length = 0;
+    for (let i = 1; i < 40; i++) await write(disk, i);
+    const kinds = new Set(disk.requests.map(({ kind }) => kind));
+    expect([...kinds]).toEqual(["write"]);
+    for (const { offset, lengthBytes } of disk.requests) {
+      expect([offset % CLUSTER, lengthBytes % CLUSTER]).toEqual([0, 0]);
+    }
+    expect(disk.requests.length).toBeLessThanOrEqual(11);
+    for (let i = 0; i < 40; i++) await expectCluster(disk, i);
+    await disk.backend.flush();
+    expect(await findings(disk)).toEqual([]);
+    expect(disk.statistic("compressedCacheClusters")).toBe(0);
+    expect(disk.statistic("compressedCacheAvoidedReadModifyWrites")).toBeGreaterThan(60);
+    for (let i = 0; i < 40; i++) await expectCluster(disk, i);
+    await disk.backend.close();
+  });
+
+  test("must not be there for a file that takes any request [S13]", async () => {
+    const disk = await openAligned({ size: 16 * CLUSTER, cluster_size: CLUSTER }, 1);
+    for (let i = 0; i < 8; i++) await write(disk, i);
+    expect(disk.statistic("compressedCache")).toBe(false);
+    expect(disk.statistic("compressedCacheFlushedClusters")).toBe(0);
+    expect(dataWrites(disk)).toBeGreaterThanOrEqual(8);
+    expect((await disk.backend.root.driver.formatInfo?.())?.data).not.toHaveProperty(
+      "compressed-write-cache",
+    );
+    await disk.backend.close();
+  });
+
+  test("must be decided again at reopen, after a flush, and show in info [S13]", async () => {
+    const disk = await openAligned({ size: 16 * CLUSTER, cluster_size: CLUSTER });
+    const { root } = disk.backend;
+    expect((await root.driver.formatInfo?.())?.data).toHaveProperty("compressed-write-cache", true);
+    await write(disk, 0);
+    expect(disk.statistic("compressedCacheClusters")).toBe(1);
+    await disk.graph.reopen(root, { options: { "compressed-write-cache": "off" } });
+    expect(disk.statistic("compressedCache")).toBe(false);
+    expect(await findings(disk)).toEqual([]);
+    await write(disk, 1);
+    expect(disk.statistic("compressedCacheClusters")).toBe(0);
+    await disk.graph.reopen(root, { options: { "compressed-write-cache": "on" } });
+    await write(disk, 2);
+    expect(disk.statistic("compressedCacheClusters")).toBe(1);
+    for (let i = 0; i < 3; i++) await expectCluster(disk, i);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+
+  test("must be decided again when only the file was reopened [S13]", async () => {
+    const image = await createInMemory({ size: 16 * CLUSTER, cluster_size: CLUSTER });
+    const inner = directChild(image);
+    let limits = { ...inner.limits, requestAlignment: 512 };
+    const file = Object.create(inner, { limits: { get: () => limits } }) as typeof inner;
+    const disk = await openQcow2({ file });
+    const put = (i: number): unknown =>
+      disk.writev(i * CLUSTER, IoVector.of(cluster(i + 1)), compressed);
+    await put(0);
+    expect(disk.statistics()["compressedCacheClusters"]).toBe(1);
+    limits = { ...limits, requestAlignment: 1 };
+    await put(1);
+    expect(disk.statistics()["compressedCacheClusters"]).toBe(0);
+    await disk.close();
+  });
+
+  test("must read what is partly here and partly in the file [S4]", async () => {
+    const disk = await openAligned({ size: 64 * CLUSTER, cluster_size: CLUSTER });
+    for (let round = 0; round < 12; round++) {
+      // A flush in the middle of a host cluster: the next data begins there.
+      for (let i = 0; i < 5; i++) await write(disk, 5 * round + i, 7 * round + i + 1);
+      for (let i = 0; i < 5; i++) await expectCluster(disk, 5 * round + i, 7 * round + i + 1);
+      const all = await disk.backend.read(0, (round + 1) * 5 * CLUSTER);
+      expect(Buffer.compare(all.subarray(0, CLUSTER), cluster(1))).toBe(0);
+      if (round % 3 !== 2) await disk.backend.flush();
+    }
+    expect(disk.statistic("compressedCacheHits")).toBeGreaterThan(0);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+
+  test("must be seen by readers while its write is on the way", async () => {
+    const disk = await openAligned({ size: 16 * CLUSTER, cluster_size: CLUSTER });
+    await write(disk, 0);
+    await disk.backend.flush();
+    let go = (): void => {};
+    const gate = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    disk.hook = ({ kind, offset }) =>
+      kind === "write" && offset >= 5 * CLUSTER ? gate : undefined;
+    const writes = Array.from({ length: 8 }, (_, i) => write(disk, i + 1));
+    await expect.poll(() => disk.statistic("compressedCacheWrites")).toBeGreaterThan(1);
+    for (let i = 1; i < 5; i++) await expectCluster(disk, i);
+    disk.hook = () => {};
+    go();
+    await Promise.all(writes);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+
+  test("must have a flush wait for what others write [S8]", async () => {
+    const disk = await openAligned({ size: 32 * CLUSTER, cluster_size: CLUSTER });
+    await write(disk, 0);
+    await disk.backend.flush();
+    let go = (): void => {};
+    const gate = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    let parked = 0;
+    disk.hook = ({ kind, offset }) => {
+      if (kind !== "write" || offset < 5 * CLUSTER || parked > 0) return undefined;
+      parked++;
+      return gate;
+    };
+    const writes = Array.from({ length: 6 }, (_, i) => write(disk, i + 1));
+    await expect.poll(() => parked).toBe(1);
+    let flushed = false;
+    const flush = disk.backend.flush().then(() => {
+      flushed = true;
+    });
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    expect(flushed).toBe(false);
+    go();
+    await flush;
+    await Promise.all(writes);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+
+  test("must hold eight host clusters at most, however much one request brings", async () => {
+    const disk = await openAligned({ size: 256 * CLUSTER, cluster_size: CLUSTER });
+    let most = 0;
+    disk.hook = async () => {
+      most = Math.max(most, Number(disk.statistic("compressedCacheBuffers")));
+      await Promise.resolve();
+    };
+    const content = new Uint8Array(200 * CLUSTER);
+    for (let i = 0; i < 200; i++) content.set(cluster(i % 251, 3000), i * CLUSTER);
+    await Promise.all([
+      disk.backend.write(0, content, compressed),
+      disk.backend.write(200 * CLUSTER, content.subarray(0, 50 * CLUSTER), compressed),
+    ]);
+    expect(most).toBeGreaterThan(3);
+    expect(most).toBeLessThanOrEqual(8);
+    expect(Buffer.compare(await disk.backend.read(0, content.length), content)).toBe(0);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+
+  test("must store what does not shrink past the cache, between cached data", async () => {
+    const disk = await openAligned({ size: 64 * CLUSTER, cluster_size: CLUSTER });
+    const content = new Uint8Array(32 * CLUSTER);
+    for (let i = 0; i < 32; i++)
+      content.set(cluster(i + 1, i % 3 === 1 ? CLUSTER : 900), i * CLUSTER);
+    await disk.backend.write(0, content, compressed);
+    expect(Buffer.compare(await disk.backend.read(0, content.length), content)).toBe(0);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+
+  test("must forget what is dropped, and keep its place out of use until it is written [S14, D1]", async () => {
+    const disk = await openAligned({ size: 32 * CLUSTER, cluster_size: CLUSTER });
+    for (let round = 0; round < 20; round++) {
+      for (let i = 0; i < 10; i++) await write(disk, i, 31 * round + i + 1);
+      if (round % 2 === 0) await disk.backend.discard(0, 6 * CLUSTER);
+      if (round % 4 === 1) await disk.backend.write(2 * CLUSTER, cluster(99), {});
+      await disk.backend.flush();
+    }
+    for (let i = 6; i < 10; i++) await expectCluster(disk, i, 31 * 19 + i + 1);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+});
+
+describe("CompressedCache between other work", () => {
+  test("must go on without a gap after room was given back [S10, D4]", async () => {
+    const disk = await openAligned({ size: 64 * CLUSTER, cluster_size: CLUSTER });
+    await write(disk, 0);
+    // Drawing an edge may have to flush, and that may fail: after the data has its room, before it is linked.
+    const draw = vi.spyOn(MetadataCache.prototype, "dependsOn").mockImplementationOnce(() => {
+      throw new BlockError("EIO", "sim: injected failure");
+    });
+    await expect(write(disk, 1)).rejects.toMatchObject({ code: "EIO" });
+    draw.mockRestore();
+    for (let i = 2; i < 12; i++) await write(disk, i);
+    await expectCluster(disk, 0);
+    for (let i = 2; i < 12; i++) await expectCluster(disk, i);
+    expect((await disk.backend.read(CLUSTER, CLUSTER)).every((byte) => byte === 0)).toBe(true);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+
+  test("must check for overlaps when it writes, and mark the image as corrupt [S12]", async () => {
+    const image = await createInMemory({ size: 16 * CLUSTER, cluster_size: CLUSTER });
+    // The refcount of the L1 table's cluster says that it is free: compressed data is given its place.
+    const bytes = image.bytes.slice();
+    new DataView(bytes.buffer).setUint16(2 * CLUSTER + 2 * 3, 0);
+    const memory = openMemory({ bytes });
+    const disk = await openQcow2({
+      file: directChild(memory),
+      options: { "compressed-write-cache": "on" },
+    });
+    await expect(
+      (async () => {
+        await disk.writev(0, IoVector.of(cluster(1)), compressed);
+        await disk.flushToOs();
+      })(),
+    ).rejects.toMatchObject({ code: "ECORRUPT" });
+    await expect(async () => disk.flushToOs()).rejects.toMatchObject({ code: "ENODEFAILED" });
+    await disk.close().catch(() => undefined);
+    const header = await readHeader(directChild(openMemory({ bytes: memory.bytes })));
+    expect(header.incompatible & 2n).toBe(2n);
+  });
+});
+
+describe("CompressedCache whose write fails", () => {
+  const eio = (): never => {
+    throw new BlockError("EIO", "sim: injected failure");
+  };
+
+  async function failed(): Promise<{ disk: AlignedDisk; error: unknown }> {
+    const disk = await openAligned({ size: 64 * CLUSTER, cluster_size: CLUSTER });
+    await write(disk, 0);
+    await disk.backend.flush();
+    disk.hook = ({ kind, offset }) => {
+      if (kind === "write" && offset >= 5 * CLUSTER) eio();
+    };
+    let error: unknown;
+    for (let i = 1; i < 20 && error === undefined; i++) {
+      await write(disk, i).catch((caught: unknown) => {
+        error = caught;
+      });
+    }
+    disk.hook = () => {};
+    return { disk, error };
+  }
+
+  test("must fail the write that met it, every later flush with the first cause, and close [C17]", async () => {
+    const { disk, error } = await failed();
+    expect(error).toMatchObject({ code: "EIO" });
+    for (let i = 0; i < 3; i++) {
+      await expect(disk.backend.flush()).rejects.toMatchObject({
+        code: "ENODEFAILED",
+        message: expect.stringContaining("injected failure"),
+      });
+    }
+    await expect(write(disk, 30)).rejects.toMatchObject({ code: "ENODEFAILED", cause: error });
+    await expect(disk.backend.close()).rejects.toMatchObject({ code: "ENODEFAILED" });
+    expect((await findings(disk)).filter((one) => !one.startsWith("Leaked"))).toEqual([]);
+  });
+
+  test("must still let readers have the data, and never let a table name it in the file [S11]", async () => {
+    const { disk } = await failed();
+    for (let i = 0; i < 4; i++) await expectCluster(disk, i);
+    await disk.backend.close().catch(() => undefined);
+    const file = directChild(openMemory({ bytes: disk.bytes() }));
+    const again = await openQcow2({ file, readOnly: true });
+    const target = new Uint8Array(4 * CLUSTER);
+    await again.readv(0, IoVector.of(target));
+    expect(Buffer.compare(target.subarray(0, CLUSTER), cluster(1))).toBe(0);
+    expect(target.subarray(CLUSTER).every((byte) => byte === 0)).toBe(true);
+    await again.close();
+  });
+
+  test("must name every cache that a flush could not write, the first error first", async () => {
+    const disk = await openAligned({ size: 64 * CLUSTER, cluster_size: CLUSTER });
+    await write(disk, 0);
+    disk.hook = ({ kind }) => {
+      if (kind === "write") eio();
+    };
+    const error: unknown = await disk.backend.flush().catch((caught: unknown) => caught);
+    expect(error).toMatchObject({ code: "EIO" });
+    const { cause } = error as BlockError;
+    expect((cause as AggregateError).errors.length).toBeGreaterThanOrEqual(3);
+    expect((cause as AggregateError).message).toMatch(
+      /compressed cache: .*L2 cache: .*refcount cache: /,
+    );
+    disk.hook = () => {};
+    await disk.backend.close().catch(() => undefined);
+  });
+});
+
+describe("CompressedCache and QEMU's two corruptions", () => {
+  test("must hold: plain writes over and beside compressed ones [D5]", async () => {
+    const disk = await openAligned({ size: 64 * CLUSTER, cluster_size: CLUSTER });
+    await write(disk, 0);
+    await disk.backend.write(0, cluster(50), {});
+    await disk.backend.write(CLUSTER, cluster(51), {});
+    await disk.backend.write(2 * CLUSTER, cluster(52), compressed);
+    await expectCluster(disk, 0, 50);
+    await expectCluster(disk, 1, 51);
+    await expectCluster(disk, 2, 52);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+});
