@@ -28,6 +28,8 @@ interface CrashCase {
   /** Requests that run side by side. */
   readonly parallel: number;
   readonly compressed: boolean;
+  /** Compressed writes are gathered. */
+  readonly cached?: boolean;
   /** Written before the recording begins, from the start of the disk on. */
   readonly prefillBytes?: number;
 }
@@ -73,6 +75,25 @@ const CASES: readonly CrashCase[] = [
     steps: 40,
     parallel: 1,
     compressed: true,
+  },
+  {
+    // More L2 slices than the cache holds: tables go to the file between flushes.
+    name: "512 B clusters, compressed, gathered",
+    options: { cluster_size: 512, refcount_bits: 16 },
+    sizeBytes: 524_288,
+    steps: 60,
+    parallel: 1,
+    compressed: true,
+    cached: true,
+  },
+  {
+    name: "4 KiB clusters, compressed, gathered, side by side",
+    options: { cluster_size: 4096, refcount_bits: 2 },
+    sizeBytes: 262_144,
+    steps: 40,
+    parallel: 4,
+    compressed: true,
+    cached: true,
   },
   {
     name: "4 KiB clusters, side by side",
@@ -124,7 +145,10 @@ async function record(
     await disk.close();
   }
   const trace = new Trace();
-  const scheduler = one.parallel > 1 ? new SimScheduler({ seed, settleTurns: 500 }) : undefined;
+  // The codec's threads take real time.
+  const idle = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 1));
+  const scheduler =
+    one.parallel > 1 ? new SimScheduler({ seed, settleTurns: 500, idle }) : undefined;
   const file = new SimDisk({
     content: image.bytes,
     trace,
@@ -138,7 +162,11 @@ async function record(
   const work = async (): Promise<void> => {
     const disk = await openQcow2({
       file: directChild(file),
-      options: { "l2-cache-size": "4k", "l2-cache-entry-size": 512 },
+      options: {
+        "l2-cache-size": "4k",
+        "l2-cache-entry-size": 512,
+        "compressed-write-cache": one.cached === true ? "on" : "off",
+      },
     });
     const flush = async (): Promise<void> => {
       await disk.flushToOs();
