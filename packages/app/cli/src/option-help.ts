@@ -9,6 +9,7 @@ const TYPE_WORDS: Readonly<Record<OptionSpec["type"], string>> = {
   boolean: "<bool (on/off)>",
   string: "<str>",
   choice: "<str>",
+  value: "<str>",
 };
 const NAME_COLUMN = 22;
 

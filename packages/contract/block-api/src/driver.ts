@@ -123,7 +123,7 @@ export interface BlockDriver extends BlockIo {
   /** Looks for broken metadata. Read-only. */
   check?(options?: RequestOptions): MaybePromise<CheckResult>;
   /** Hears of a moment in the work of the driver above. It may wait (parked), and it never fails. */
-  debugEvent?(event: DebugEvent): MaybePromise<void>;
+  readonly debugEvent?: ((event: DebugEvent) => MaybePromise<void>) | undefined;
   /** Drivers that park requests: how to ask for it. */
   readonly debug?: DebugControl;
 }

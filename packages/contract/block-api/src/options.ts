@@ -6,7 +6,8 @@ import { BlockError, parseSize } from "@blocklayer/bytes";
 
 /** One option. `default` absent: the option may be absent too. */
 export interface OptionSpec {
-  readonly type: "size" | "integer" | "boolean" | "string" | "choice";
+  /** `value`: any plain value, which the driver reads itself. */
+  readonly type: "size" | "integer" | "boolean" | "string" | "choice" | "value";
   /** One line, without a full stop. */
   readonly help: string;
   /** For `choice`: the words allowed. */
@@ -15,6 +16,7 @@ export interface OptionSpec {
 }
 
 export type OptionValue = number | boolean | string;
+/** By name. A name that ends with `.*` stands for all that begin so: lists and nested options in dotted form. */
 export type OptionSchema = Readonly<Record<string, OptionSpec>>;
 export type OptionValues = Readonly<Record<string, OptionValue | undefined>>;
 
@@ -37,7 +39,7 @@ export function parseOptions(
   for (const [name, spec] of Object.entries(schema)) values[name] = spec.default;
   for (const [name, value] of Object.entries(given)) {
     if (value === undefined) continue;
-    const spec = Object.hasOwn(schema, name) ? schema[name] : undefined;
+    const spec = specOf(schema, name);
     if (spec === undefined) {
       const known = Object.keys(schema).join(", ");
       throw new BlockError(
@@ -48,6 +50,13 @@ export function parseOptions(
     values[name] = parseOption(spec, value, `${owner}: option '${name}'`);
   }
   return values;
+}
+
+function specOf(schema: OptionSchema, name: string): OptionSpec | undefined {
+  if (Object.hasOwn(schema, name)) return name.endsWith(".*") ? undefined : schema[name];
+  const dot = name.indexOf(".");
+  const pattern = `${name.slice(0, dot)}.*`;
+  return dot > 0 && Object.hasOwn(schema, pattern) ? schema[pattern] : undefined;
 }
 
 function parseOption(spec: OptionSpec, value: unknown, what: string): OptionValue {
@@ -67,6 +76,11 @@ function parseOption(spec: OptionSpec, value: unknown, what: string): OptionValu
     case "string":
       if (typeof value === "string") return value;
       throw new BlockError("EINVAL", `${what} must be a string`);
+    case "value":
+      if (typeof value === "string" || typeof value === "number" || typeof value === "boolean") {
+        return value;
+      }
+      throw new BlockError("EINVAL", `${what} must be a plain value`);
     case "choice": {
       const choices = spec.choices ?? [];
       if (typeof value === "string" && choices.includes(value)) return value;

@@ -40,6 +40,8 @@ export interface RawOptions {
 /** An open raw disk. */
 export class RawDriver implements BlockDriver {
   readonly driverName = "raw";
+  /** A raw disk is no stop for events: its file hears of them, if it listens. */
+  readonly debugEvent: NonNullable<BlockDriver["debugEvent"]> | undefined;
   readonly #file: BlockChild;
   readonly #isProbed: boolean;
   #readOnly: boolean;
@@ -53,6 +55,7 @@ export class RawDriver implements BlockDriver {
   /** @throws BlockError `EINVAL` when the window is unaligned or does not lie in the file */
   constructor(file: BlockChild, options: RawOptions = {}) {
     this.#file = file;
+    this.debugEvent = file.debugEvent;
     this.#isProbed = options.probed === true;
     this.#readOnly = options.readOnly === true;
     this.#move({ offset: options.offset ?? 0, ...sizeOf(options.size) });

@@ -217,7 +217,8 @@ export class Opener {
       typeof options === "string"
         ? this.#state.find(options)
         : await this.open(options, {
-            role,
+            // What a filter passes through is what the node above it wants: a byte store, or a format.
+            role: role === "filtered" && isByteRole(place.role) ? "file" : role,
             users,
             readOnly: role === "backing" || node.readOnly,
             depth: place.depth + 1,

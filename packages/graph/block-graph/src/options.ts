@@ -8,7 +8,7 @@
  * 2. Both spellings of one option at once are refused, as is a key that is given twice.
  */
 import { BlockError } from "@blocklayer/bytes";
-import { booleanWord, type ChildRole, parseKeyValues } from "@blocklayer/block-api";
+import { booleanWord, parseKeyValues } from "@blocklayer/block-api";
 
 /**
  * What a node is to be. Besides these keys it takes the options of its driver.
@@ -25,11 +25,14 @@ export interface NodeOptions {
   /** What shows through: options, a node's name, `null` for nothing; absent: what the image names. */
   readonly backing?: NodeOptions | string | null | undefined;
   readonly "data-file"?: NodeOptions | string | undefined;
+  /** Another word for `file`, which QEMU's blkdebug uses. */
+  readonly image?: NodeOptions | string | undefined;
   readonly [driverOption: string]: unknown;
 }
 
-/** The keys that hold a child. */
-const CHILD_KEYS: readonly ChildRole[] = ["file", "backing", "data-file"];
+/** The keys that hold a child. `image` is a second word for `file`. */
+const CHILD_KEYS = ["file", "backing", "data-file", "image"] as const;
+type ChildKey = (typeof CHILD_KEYS)[number];
 
 /** How deep options may nest: more than any backing chain that can be opened. */
 const MAX_DEPTH = 256;
@@ -81,7 +84,7 @@ function flattenInto(
 function nest(flat: FlatOptions, prefix: string, depth: number): NodeOptions {
   if (depth > MAX_DEPTH) throw badOption(prefix, `nests deeper than ${MAX_DEPTH} levels`);
   const own = new Map<string, unknown>();
-  const below = new Map<ChildRole, Map<string, unknown>>();
+  const below = new Map<ChildKey, Map<string, unknown>>();
   for (const [key, value] of Object.entries(flat)) {
     const role = CHILD_KEYS.find((child) => key.startsWith(`${child}.`));
     if (role === undefined) {
@@ -156,13 +159,15 @@ export interface SplitOptions {
  * @throws BlockError `EINVAL` when one of them has the wrong type
  */
 export function splitOptions(given: NodeOptions): SplitOptions {
-  const { driver, file, backing, "data-file": dataFile, ...others } = unflattenOptions(given);
-  const { "node-name": nodeName, "read-only": readOnly, ...rest } = others;
+  const { driver, image, backing, "data-file": dataFile, ...others } = unflattenOptions(given);
+  const { file, "node-name": nodeName, "read-only": readOnly, ...rest } = others;
+  if (file !== undefined && image !== undefined)
+    throw badOption("image", "is another word for 'file'");
   return {
     driver: text(driver, "driver"),
     nodeName: text(nodeName, "node-name"),
     readOnly: onOrOff(readOnly, "read-only"),
-    file: childOf(file, "file"),
+    file: file === undefined ? childOf(image, "image") : childOf(file, "file"),
     // On a command line an empty string is the only way to say `null`.
     backing: backing === null || backing === "" ? null : childOf(backing, "backing"),
     dataFile: childOf(dataFile, "data-file"),

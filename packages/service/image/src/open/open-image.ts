@@ -64,7 +64,8 @@ export async function imageNodeOptions(
   const extra = { ...options.nodeOptions, ...(await backingOverride(options)) };
   const kind = drivers.find((driver) => driver.name === given.driver)?.kind;
   const isName = typeof source === "string" && options.imageOpts !== true && !isJson(source);
-  if (kind !== undefined && kind !== "protocol") {
+  // A name means a byte store, also one with a filter in front (blkdebug:…): a format goes on top.
+  if (kind !== undefined && kind !== "protocol" && !(isName && kind === "filter")) {
     refuseOtherFormat(given, options);
     return { ...given, ...extra };
   }
