@@ -1,0 +1,137 @@
+/**
+ * What the rules do: states, active rules, parked requests.
+ *
+ * Above: BlkdebugDriver. Below: rules.ts. No I/O.
+ *
+ * 1. An event changes the state after all of its rules were looked at, each against the state before.
+ * 2. Rules that an event makes active replace those that were active before.
+ * 3. The first active rule that a request meets decides; one with `once` is gone for good afterwards.
+ * 4. A request is parked at each breakpoint and `suspend` rule of its event, one after the other, and each of
+ *    these is used up. `resumeAll` lets go of all: none is ever lost.
+ */
+import type { DebugControl, DebugEvent } from "@blocklayer/block-api";
+import { BlockError } from "@blocklayer/bytes";
+import type { BlkdebugRules, InjectRule, IoType, SuspendRule } from "./rules.js";
+
+/** The state that a node begins in. */
+const FIRST_STATE = 1;
+
+interface Parked {
+  readonly tag: string;
+  readonly go: () => void;
+}
+
+export class RuleEngine implements DebugControl {
+  readonly #inject: Set<InjectRule>;
+  readonly #states: BlkdebugRules["states"];
+  #breakpoints: SuspendRule[];
+  #active: InjectRule[];
+  #parked: Parked[] = [];
+  /** Who waits for a request to be parked under a tag. */
+  #watchers: { readonly tag: string; readonly wake: () => void }[] = [];
+  #state = FIRST_STATE;
+
+  constructor(rules: BlkdebugRules) {
+    this.#inject = new Set(rules.inject);
+    this.#states = rules.states;
+    this.#breakpoints = [...rules.suspend];
+    this.#active = rules.inject.filter((rule) => rule.event === undefined);
+  }
+
+  get state(): number {
+    return this.#state;
+  }
+
+  /** How many requests are parked. */
+  get parkedCount(): number {
+    return this.#parked.length;
+  }
+
+  /** Takes in an event. Waits while a rule parks whoever met it. */
+  meet(event: DebugEvent): Promise<void> | undefined {
+    const state = this.#state;
+    const concerns = (rule: { event: DebugEvent | undefined; state: number }): boolean =>
+      rule.event === event && (rule.state === 0 || rule.state === state);
+    const now = [...this.#inject].filter(concerns);
+    if (now.length > 0) this.#active = now;
+    for (const rule of this.#states) if (concerns(rule)) this.#state = rule.newState;
+    const stops = this.#breakpoints.filter(concerns);
+    if (stops.length === 0) return undefined;
+    this.#breakpoints = this.#breakpoints.filter((one) => !stops.includes(one));
+    return this.#park(stops);
+  }
+
+  /** The rule that fails a request, if any does. `once` rules are used up by this. */
+  match(ioType: IoType, offset: number, lengthBytes: number): InjectRule | undefined {
+    const hit = this.#active.find(
+      (rule) =>
+        rule.ioTypes.has(ioType) &&
+        (rule.offset === undefined ||
+          (rule.offset >= offset && rule.offset < offset + lengthBytes)),
+    );
+    if (hit?.code === undefined) return undefined;
+    if (hit.once) {
+      this.#active = this.#active.filter((one) => one !== hit);
+      this.#inject.delete(hit);
+    }
+    return hit;
+  }
+
+  breakpoint(event: DebugEvent, tag: string): void {
+    this.#breakpoints.push({ event, state: 0, tag });
+  }
+
+  removeBreakpoint(tag: string): void {
+    const breakpoints = this.#breakpoints.filter((one) => one.tag !== tag);
+    const parked = this.#parked.filter((one) => one.tag === tag);
+    if (breakpoints.length === this.#breakpoints.length && parked.length === 0) throw noSuch(tag);
+    this.#breakpoints = breakpoints;
+    for (const one of parked) this.#letGo(one);
+  }
+
+  resume(tag: string): void {
+    const first = this.#parked.find((one) => one.tag === tag);
+    if (first === undefined) throw noSuch(tag);
+    this.#letGo(first);
+  }
+
+  isSuspended(tag: string): boolean {
+    return this.#parked.some((one) => one.tag === tag);
+  }
+
+  whenSuspended(tag: string): Promise<void> {
+    if (this.isSuspended(tag)) return Promise.resolve();
+    return new Promise((wake) => this.#watchers.push({ tag, wake }));
+  }
+
+  /** Lets every parked request go, and parks none any more. */
+  resumeAll(): void {
+    this.#breakpoints = [];
+    const parked = this.#parked;
+    this.#parked = [];
+    for (const one of parked) one.go();
+  }
+
+  async #park(stops: readonly SuspendRule[]): Promise<void> {
+    for (const { tag } of stops) {
+      await new Promise<void>((go) => {
+        this.#parked.push({ tag, go });
+        const woken = this.#watchers.filter((one) => one.tag === tag);
+        this.#watchers = this.#watchers.filter((one) => one.tag !== tag);
+        for (const { wake } of woken) wake();
+      });
+    }
+  }
+
+  #letGo(one: Parked): void {
+    this.#parked = this.#parked.filter((other) => other !== one);
+    one.go();
+  }
+}
+
+function noSuch(tag: string): BlockError {
+  return new BlockError(
+    "ENOENT",
+    `blkdebug: no request is parked, and no breakpoint set, as '${tag}'`,
+  );
+}
