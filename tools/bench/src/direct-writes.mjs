@@ -2,10 +2,10 @@
 //
 //   npm run bench -- --only direct-writes
 //
-// A read of the output below its end, before a write of the same block, is a read-modify-write; L2 slices that are read
-// are told apart by where they lie (qemu-img map knows no metadata, so: reads of one block right before its write).
+// A read of one block of the output before a write of the same block is a read-modify-write. Header and tables are told
+// apart by where they lie: they are read because something needs to know what they say.
 import { execFileSync } from "node:child_process";
-import { readFileSync, rmSync, statSync } from "node:fs";
+import { closeSync, openSync, readFileSync, readSync, rmSync, statSync } from "node:fs";
 
 const CLUSTER = 65536;
 const OPTIONS = "driver=qcow2,file.driver=file,file.filename=";
@@ -20,7 +20,7 @@ export async function countDirectWrites(blk, { raw, out, size }) {
     const command = ["convert", "-c", "-n", "-t", "none", "--target-image-opts", raw, target];
     const calls = "trace=pwrite64,pwritev,pwritev2,pread64,preadv,preadv2";
     execFileSync("strace", ["-f", "-y", "-e", calls, "-s", "0", "-o", log, ...blk, ...command]);
-    const counted = countCalls(readFileSync(log, "utf8"), out);
+    const counted = countCalls(readFileSync(log, "utf8"), out, tableClusters(out));
     const clusters = Math.ceil(statSync(out).size / CLUSTER);
     const name = mode === "auto" ? "with the cache   " : "without the cache";
     console.log(
@@ -31,12 +31,34 @@ export async function countDirectWrites(blk, { raw, out, size }) {
   }
 }
 
+/** The clusters of an image that hold its header, its L1 table and its L2 tables. */
+function tableClusters(path) {
+  const file = openSync(path);
+  const read = (offset, length) => {
+    const bytes = Buffer.alloc(length);
+    readSync(file, bytes, 0, length, offset);
+    return bytes;
+  };
+  const header = read(0, 104);
+  const l1Offset = Number(header.readBigUInt64BE(40));
+  const l1 = read(l1Offset, header.readUInt32BE(36) * 8);
+  closeSync(file);
+  const clusters = new Set([0]);
+  for (let at = 0; at < l1.length; at += CLUSTER) clusters.add((l1Offset + at) / CLUSTER);
+  for (let at = 0; at < l1.length; at += 8) {
+    clusters.add(Number(l1.readBigUInt64BE(at) & 0x00fffffffffffe00n) / CLUSTER);
+  }
+  return clusters;
+}
+
 /**
  * Writes to a file, and those whose first or last block was read a moment before by the same request.
  *
  * strace splits a call that others overtake into two lines; both halves carry the thread's number.
+ *
+ * @param {Set<number>} [tables] - clusters whose reads do not count
  */
-export function countCalls(log, path) {
+export function countCalls(log, path, tables = new Set()) {
   let writes = 0;
   let readModifyWrites = 0;
   /** By thread: the call that has begun and not ended. */
@@ -59,7 +81,9 @@ export function countCalls(log, path) {
     const start = Number(offset);
     const last = start + Number(length) - 512;
     if (call.startsWith("pread")) {
-      if (Number(length) <= 4096) for (let at = start; at <= last; at += 512) read.add(at);
+      const isTable = tables.has(Math.floor(start / CLUSTER));
+      if (Number(length) <= 4096 && !isTable)
+        for (let at = start; at <= last; at += 512) read.add(at);
       continue;
     }
     writes++;
