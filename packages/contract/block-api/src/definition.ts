@@ -40,6 +40,8 @@ export interface CreateContext {
   readonly file: BlockChild;
   /** Checked against `createOptions`; defaults filled in. `size` is always there, in bytes. */
   readonly options: OptionValues;
+  /** The file that the option `data_file` names: empty and writable, as `file`. Formats without that option: never. */
+  readonly dataFile?: BlockChild;
   readonly signal?: AbortSignal;
 }
 

@@ -33,11 +33,13 @@ import {
 import { withBackingFile } from "./header/encode.js";
 import { encodeFeatureName } from "./header/extensions.js";
 import {
+  AUTOCLEAR,
   COMPRESSION_TYPE,
   COMPRESSION_TYPE_POSITION,
   EXTENSION,
   type FeatureName,
   type HeaderExtension,
+  INCOMPATIBLE,
   MAX_BACKING_NAME_BYTES,
   type Qcow2Header,
   V2_HEADER_BYTES,
@@ -90,8 +92,8 @@ export const createOptions: OptionSchema = {
   },
   backing_file: { type: "string", help: "Name of a base image" },
   backing_fmt: { type: "string", help: "Format of the base image" },
-  data_file: { type: "string", help: "Name of an external data file (not supported)" },
-  data_file_raw: { type: "boolean", help: "Keep the data file raw (not supported)" },
+  data_file: { type: "string", help: "Name of an external data file" },
+  data_file_raw: { type: "boolean", help: "The data file must stay valid as a raw image" },
   lazy_refcounts: {
     type: "boolean",
     help: "Postpone refcount updates (not supported)",
@@ -113,6 +115,8 @@ export interface CreateRequest {
   readonly refcountOrder: number;
   readonly backingFilename?: string;
   readonly backingFormat?: string;
+  readonly dataFilename?: string;
+  readonly dataFileRaw?: boolean;
 }
 
 /** Where the tables of a new image lie. */
@@ -142,7 +146,7 @@ export function requestOf(options: OptionValues): CreateRequest {
       "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
     );
   }
-  return { ...request, ...backingOf(options) };
+  return { ...request, ...backingOf(options), ...dataFileOf(options, version) };
 }
 
 function invalid(message: string): never {
@@ -177,8 +181,6 @@ function refuseUnsupportedOptions(options: OptionValues): void {
   if (stringOption(options, "compression_type") === "zstd")
     unsupported.push("compression_type=zstd");
   if (booleanOption(options, "lazy_refcounts")) unsupported.push("lazy_refcounts=on");
-  if (stringOption(options, "data_file") !== undefined) unsupported.push("data_file");
-  else if (booleanOption(options, "data_file_raw")) invalid("data-file-raw requires data-file");
   const preallocation = stringOption(options, "preallocation") ?? "off";
   if (preallocation !== "off") unsupported.push(`preallocation=${preallocation}`);
   if (unsupported.length === 0) return;
@@ -205,11 +207,36 @@ function backingOf(
   return { backingFilename, ...(backingFormat === undefined ? {} : { backingFormat }) };
 }
 
+function dataFileOf(
+  options: OptionValues,
+  version: 2 | 3,
+): Pick<CreateRequest, "dataFilename" | "dataFileRaw"> {
+  const dataFilename = stringOption(options, "data_file");
+  const dataFileRaw = booleanOption(options, "data_file_raw");
+  if (dataFileRaw && stringOption(options, "backing_file") !== undefined) {
+    invalid("Backing file and data-file-raw cannot be used at the same time");
+  }
+  if (dataFilename === undefined) {
+    return dataFileRaw ? invalid("data-file-raw requires data-file") : {};
+  }
+  if (version < 3) {
+    const level = "compatibility level 1.1 and above (use version=v3 or greater)";
+    invalid(`External data files are only supported with ${level}`);
+  }
+  if (dataFilename === "") invalid("Expected data file name, got empty string");
+  if (dataFilename.includes("\0")) invalid("The data file name holds a zero byte");
+  return { dataFilename, dataFileRaw };
+}
+
 /** The header of a new image. */
 export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Header {
   const { version, clusterBits } = request;
   const named = version === 3 && clusterBits >= MIN_CLUSTER_BITS_FOR_NAMES;
-  const extensions = named ? [featureNameExtension()] : [];
+  const { dataFilename } = request;
+  const extensions = [
+    ...(dataFilename === undefined ? [] : [dataFileExtension(dataFilename)]),
+    ...(named ? [featureNameExtension()] : []),
+  ];
   const bare: Qcow2Header = {
     version,
     backingFileOffset: 0,
@@ -220,9 +247,9 @@ export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Hea
     ...places,
     snapshotCount: 0,
     snapshotsOffset: 0,
-    incompatible: 0n,
+    incompatible: dataFilename === undefined ? 0n : INCOMPATIBLE.dataFile,
     compatible: 0n,
-    autoclear: 0n,
+    autoclear: request.dataFileRaw === true ? AUTOCLEAR.rawDataFile : 0n,
     refcountOrder: request.refcountOrder,
     headerLength: version === 2 ? V2_HEADER_BYTES : V3_HEADER_BYTES,
     compressionType: COMPRESSION_TYPE.zlib,
@@ -230,10 +257,15 @@ export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Hea
       version === 2 ? 0 : V3_HEADER_BYTES - COMPRESSION_TYPE_POSITION - 1,
     ),
     extensions,
+    ...(dataFilename === undefined ? {} : { dataFilename }),
     featureNames: named ? FEATURE_NAMES : [],
     unknownExtensions: [],
   };
   return withBackingFile(bare, request.backingFilename, request.backingFormat);
+}
+
+function dataFileExtension(name: string): HeaderExtension {
+  return { type: EXTENSION.dataFile, data: new TextEncoder().encode(name) };
 }
 
 function featureNameExtension(): HeaderExtension {

@@ -6,18 +6,30 @@
  *
  * 1. The magic is written last, alone, and after a flush: a file whose creation was cut off is not
  *    taken for an image.
- * 2. Everything that the image names is written or zeroed, so that a device with old bytes on it
+ * 2. An external data file is made by the caller; it gets its length here, and its clusters their names.
+ * 3. Everything that the image names is written or zeroed, so that a device with old bytes on it
  *    gives the same image as an empty file.
  *
  * Source: the qcow2 specification, "Header", "Host cluster management".
  */
-import type { BlockChild, CreateContext, RequestOptions } from "@blocklayer/block-api";
+import {
+  type BlockChild,
+  type CreateContext,
+  parseOptions,
+  type RequestOptions,
+} from "@blocklayer/block-api";
 import { BlockError, IoVector, viewOf, writeU64 } from "@blocklayer/bytes";
 import { writeRefcount } from "@blocklayer/metadata-cache";
 import { type CreateLayout, planCreate } from "./create-layout.js";
-import { newHeader, requestOf } from "./create-options.js";
+import { type CreateRequest, newHeader, requestOf } from "./create-options.js";
 import { ENTRY_BYTES, type Geometry, geometryOf } from "./geometry.js";
 import { encodeHeader } from "./header/encode.js";
+import type { Qcow2Header } from "./header/header.js";
+import { nameClusters } from "./mapping/external-data.js";
+import { openImage } from "./open.js";
+import { openOptions } from "./open-options.js";
+import { flushToOs } from "./writeback/flush.js";
+import { prepareForWriting } from "./writeback/prepare.js";
 
 const MAGIC_BYTES = 4;
 /** Zeroes written at a time where a store has no quicker way. */
@@ -40,14 +52,13 @@ export async function createQcow2(context: CreateContext): Promise<void> {
   const geometry = geometryOf(request);
   const layout = planCreate(geometry);
   const { clusterSize, l1Size } = geometry;
-  const head = encodeHeader(
-    newHeader(request, {
-      l1Size,
-      l1TableOffset: layout.l1Cluster * clusterSize,
-      refcountTableOffset: layout.refcountTableCluster * clusterSize,
-      refcountTableClusters: layout.refcountTableClusters,
-    }),
-  );
+  const header = newHeader(request, {
+    l1Size,
+    l1TableOffset: layout.l1Cluster * clusterSize,
+    refcountTableOffset: layout.refcountTableCluster * clusterSize,
+    refcountTableClusters: layout.refcountTableClusters,
+  });
+  const head = encodeHeader(header);
   const magic = head.slice(0, MAGIC_BYTES);
   head.fill(0, 0, MAGIC_BYTES);
   await clear(file, head, layout.lengthBytes, io);
@@ -55,9 +66,41 @@ export async function createQcow2(context: CreateContext): Promise<void> {
   if (!file.capabilities.truncate) {
     await writeZeroes(file, layout.l1Cluster * clusterSize, l1Size * ENTRY_BYTES, io);
   }
+  if (request.dataFilename !== undefined) {
+    await prepareDataFile(context, header, request);
+  }
   await file.flush(io);
   await file.writev(0, IoVector.of(magic), io);
   await file.flush(io);
+}
+
+/**
+ * Makes the data file as long as the disk. One that is to be valid as a raw image has every cluster named from
+ * the start: what is written into it directly is then seen through the image as well.
+ */
+async function prepareDataFile(
+  { file, dataFile }: CreateContext,
+  header: Qcow2Header,
+  { dataFileRaw, dataFilename = "" }: CreateRequest,
+): Promise<void> {
+  if (dataFile === undefined) {
+    const message = `nobody made the external data file '${dataFilename}' of the new image`;
+    throw new BlockError("EINVAL", message, { op: "create", node: file.nodeName });
+  }
+  const image = await openImage(header, {
+    nodeName: file.nodeName,
+    file,
+    dataFile,
+    backing: undefined,
+    readOnly: false,
+    options: parseOptions(openOptions, {}, "qcow2"),
+  });
+  await prepareForWriting(image);
+  const { virtualSize } = image.geometry;
+  await image.externalData?.resize(virtualSize);
+  if (dataFileRaw !== true) return;
+  await nameClusters(image, 0, virtualSize);
+  await flushToOs(image);
 }
 
 /** Takes away what the store held, and writes the header without its magic. */

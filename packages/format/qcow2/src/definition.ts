@@ -16,7 +16,7 @@ export const qcow2Driver: DriverDefinition = {
   reopenOptions,
   probe: (head) => (looksLikeQcow2(head) ? 100 : 0),
   open: (context) => {
-    const { file, backing } = context.children;
+    const { file, backing, "data-file": dataFile } = context.children;
     assert(file !== undefined, "a format is opened with a file child");
     return openDriver({
       nodeName: context.nodeName,
@@ -24,6 +24,8 @@ export const qcow2Driver: DriverDefinition = {
       readOnly: context.readOnly,
       options: context.options,
       backing,
+      dataFile,
+      openDataFile: context.openDataFile?.bind(context),
       openBacking: (reference) => context.openBacking(reference),
     });
   },

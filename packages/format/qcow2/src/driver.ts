@@ -23,7 +23,14 @@ import type {
   WriteZeroesOptions,
 } from "@blocklayer/block-api";
 import { limitsOf, MAX_TRANSFER_BYTES, parseOptions } from "@blocklayer/block-api";
-import { alignUp, andThen, BlockError, IoVector, type MaybePromise } from "@blocklayer/bytes";
+import {
+  alignUp,
+  andThen,
+  BlockError,
+  IoVector,
+  type MaybePromise,
+  UnsupportedError,
+} from "@blocklayer/bytes";
 import { checkQcow2 } from "./check/check.js";
 import { writeCompressed } from "./compressed/write.js";
 import { refuseWriting } from "./header/features.js";
@@ -69,7 +76,7 @@ export class Qcow2Driver implements BlockDriver {
       writeZeroesAlignment: clusterSize,
       discardAlignment: clusterSize,
     });
-    this.#capabilities = capabilitiesOf(image.readOnly);
+    this.#capabilities = capabilitiesOf(image);
   }
 
   get capabilities(): BlockCapabilities {
@@ -89,6 +96,12 @@ export class Qcow2Driver implements BlockDriver {
     this.#begin("write", offset, source.lengthBytes, options);
     const image = this.#image;
     if (options?.compressed === true) {
+      if (image.geometry.externalData) {
+        throw new UnsupportedError("compressed data cannot lie in an external data file", {
+          op: "write",
+          node: image.nodeName,
+        });
+      }
       const { signal } = options;
       return this.#change("write", () =>
         writeCompressed(image, offset, source, signal === undefined ? undefined : { signal }),
@@ -162,7 +175,7 @@ export class Qcow2Driver implements BlockDriver {
       await this.#padFile();
     }
     image.readOnly = request.readOnly;
-    this.#capabilities = capabilitiesOf(request.readOnly);
+    this.#capabilities = capabilitiesOf(image);
     if (given.includes("compressed-write-cache")) {
       image.compressedCacheMode = compressedCacheModeOf(options);
     }
@@ -186,6 +199,7 @@ export class Qcow2Driver implements BlockDriver {
     if (!image.readOnly && image.touched) {
       await walk.attempt("flush", () => this.flushToOs());
       await walk.attempt("end of the file", () => this.#padFile());
+      await walk.attempt("data file", () => image.externalData?.child.flush());
       await walk.attempt("sync", () => image.file.flush());
     }
     await walk.attempt("compressed cache", () => image.compressedCache?.free());
@@ -301,11 +315,12 @@ function compressedCacheStatistics(
   };
 }
 
-function capabilitiesOf(readOnly: boolean): BlockCapabilities {
+function capabilitiesOf({ readOnly, geometry }: Qcow2Image): BlockCapabilities {
   const write = !readOnly;
   return {
     write,
-    compressedWrite: write,
+    // Compressed data has no place of its own in a file where each cluster has one.
+    compressedWrite: write && !geometry.externalData,
     writeZeroes: write,
     discard: write,
     fua: false,

@@ -13,7 +13,7 @@
  */
 import { alignDown, divideRoundUp, SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
 import type { RefcountBits } from "@blocklayer/metadata-cache";
-import type { Qcow2Header } from "./header/header.js";
+import { hasFeature, INCOMPATIBLE, type Qcow2Header } from "./header/header.js";
 
 /** A byte of the virtual disk. */
 export type GuestOffset = number & { readonly offsetKind?: "guest" };
@@ -78,6 +78,8 @@ export type EntryKind = (typeof ENTRY_KIND)[keyof typeof ENTRY_KIND];
 /** Sizes and counts of one image. Plain numbers, computed once when it opens. */
 export interface Geometry {
   readonly version: 2 | 3;
+  /** Guest data lies in a file of its own, each cluster at its guest offset. */
+  readonly externalData: boolean;
   /** Bytes of the disk. A part of a sector at the end of the header's size is left off, as in QEMU. */
   readonly virtualSize: number;
   readonly clusterBits: number;
@@ -115,7 +117,8 @@ export interface Geometry {
 export type GeometrySource = Pick<
   Qcow2Header,
   "version" | "clusterBits" | "virtualSize" | "refcountOrder"
->;
+> &
+  Partial<Pick<Qcow2Header, "incompatible">>;
 
 /**
  * Computes the geometry of an image.
@@ -134,6 +137,7 @@ export function geometryOf(header: GeometrySource): Geometry {
   const compressedShift = 62 - (clusterBits - 8) - 32;
   return {
     version,
+    externalData: hasFeature(header.incompatible ?? 0n, INCOMPATIBLE.dataFile),
     virtualSize: alignDown(virtualSize, SECTOR_SIZE_BYTES),
     clusterBits,
     clusterSize,
@@ -157,10 +161,25 @@ export function geometryOf(header: GeometrySource): Geometry {
   };
 }
 
-/** What kind of L2 entry two halves are. Reserved bits are not looked at. */
-export function entryKind(high: number, low: number, version: 2 | 3): EntryKind {
+/** The part of a geometry that decides what an L2 entry means. */
+export type EntryRules = Pick<Geometry, "version" | "externalData">;
+
+/**
+ * What kind of L2 entry two halves are. Reserved bits are not looked at.
+ *
+ * Offset 0 is the header, and stands for "no cluster"; in an external data file it is the first cluster, and
+ * bit 63 tells whether the entry names it.
+ */
+export function entryKind(
+  high: number,
+  low: number,
+  { version, externalData }: EntryRules,
+): EntryKind {
   if ((high & COMPRESSED_HIGH) !== 0) return ENTRY_KIND.compressed;
-  const hasOffset = (high & OFFSET_HIGH_MASK) !== 0 || (low & OFFSET_LOW_MASK) !== 0;
+  const hasOffset =
+    (high & OFFSET_HIGH_MASK) !== 0 ||
+    (low & OFFSET_LOW_MASK) !== 0 ||
+    (externalData && (high & COPIED_HIGH) !== 0);
   if ((low & ZERO_LOW) !== 0) {
     if (version < 3) return ENTRY_KIND.invalid;
     return hasOffset ? ENTRY_KIND.zeroAllocated : ENTRY_KIND.zeroPlain;
@@ -175,6 +194,18 @@ export function entryKind(high: number, low: number, version: 2 | 3): EntryKind 
  */
 export function hostOffsetOf(high: number, low: number): HostOffset {
   return (high & OFFSET_HIGH_MASK) * TWO_POW_32 + ((low & OFFSET_LOW_MASK) >>> 0);
+}
+
+/** Where the external data file has a guest cluster: at the same offset. */
+export function externalOffsetOf(guestOffset: GuestOffset): HostOffset {
+  const offset: number = guestOffset;
+  return offset;
+}
+
+/** The guest offset of a byte of the external data file. */
+export function guestOffsetOf(externalOffset: HostOffset): GuestOffset {
+  const offset: number = externalOffset;
+  return offset;
 }
 
 /** Whether bit 63 is set: the entry's owner may write in place. */

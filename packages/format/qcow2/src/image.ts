@@ -19,7 +19,8 @@ import type { L2Cache, RefcountCache, TableStore } from "@blocklayer/metadata-ca
 import { ClusterReadCache } from "./compressed/cluster-read-cache.js";
 import { PayloadPool } from "./compressed/payload-pool.js";
 import { type Geometry, geometryOf, type HostOffset } from "./geometry.js";
-import type { Qcow2Header } from "./header/header.js";
+import { hasRawDataFile, type Qcow2Header } from "./header/header.js";
+import { ExternalData } from "./mapping/external-data.js";
 import type { L1Table } from "./mapping/l1-table.js";
 import { PendingAllocations } from "./mapping/pending.js";
 import { AllocatorState } from "./refcount/allocate.js";
@@ -39,6 +40,8 @@ export interface ImageParts {
   readonly nodeName: string;
   readonly file: BlockChild;
   readonly backing: BlockChild | undefined;
+  /** The external data file of an image that has one. */
+  readonly dataFile: BlockChild | undefined;
   readonly readOnly: boolean;
   readonly header: Qcow2Header;
   readonly l1: L1Table;
@@ -62,6 +65,9 @@ export class Qcow2Image {
   readonly nodeName: string;
   readonly file: BlockChild;
   readonly backing: BlockChild | undefined;
+  readonly externalData: ExternalData | undefined;
+  /** Where guest data lies: the external data file, or else `file`. */
+  readonly data: BlockChild;
   readOnly: boolean;
   header: Qcow2Header;
   geometry: Geometry;
@@ -105,13 +111,16 @@ export class Qcow2Image {
   #failure: BlockError | undefined;
   /** Nothing is written any more. */
   #frozen = false;
-  /** The file was at least this long once. */
+  /** The file of guest data was at least this long once. */
   #fileEnd = 0;
 
   constructor(parts: ImageParts) {
     this.nodeName = parts.nodeName;
     this.file = parts.file;
     this.backing = parts.backing;
+    this.externalData =
+      parts.dataFile && new ExternalData(parts.dataFile, hasRawDataFile(parts.header));
+    this.data = parts.dataFile ?? parts.file;
     this.readOnly = parts.readOnly;
     this.header = parts.header;
     this.geometry = geometryOf(parts.header);
@@ -199,10 +208,10 @@ export class Qcow2Image {
   #readNow(hostOffset: HostOffset, target: IoVector, options?: RequestOptions): MaybePromise<void> {
     const end = hostOffset + target.lengthBytes;
     if (end > this.#fileEnd) {
-      this.#fileEnd = this.file.lengthBytes;
+      this.#fileEnd = this.data.lengthBytes;
       if (end > this.#fileEnd) return this.#readPastEnd(hostOffset, target, options);
     }
-    const request = this.file.readv(hostOffset, target, options);
+    const request = this.data.readv(hostOffset, target, options);
     if (request instanceof Promise) this.inFlight.track(request);
     return request;
   }
@@ -237,8 +246,8 @@ export class Qcow2Image {
     source: IoVector,
     options?: RequestOptions,
   ): MaybePromise<void> {
-    this.overlap.check(hostOffset, source.lengthBytes, 0);
-    const request = this.file.writev(hostOffset, source, options);
+    if (this.externalData === undefined) this.overlap.check(hostOffset, source.lengthBytes, 0);
+    const request = this.data.writev(hostOffset, source, options);
     if (request instanceof Promise) this.inFlight.track(request);
     return request;
   }
@@ -260,6 +269,8 @@ export class Qcow2Image {
   /** Makes everything written so far durable. A failure fails the node [C17]. */
   async sync(): Promise<void> {
     try {
+      // Data first: what a table shows is there before the table.
+      await this.externalData?.child.flush();
       await this.file.flush();
     } catch (cause) {
       this.fail(cause);

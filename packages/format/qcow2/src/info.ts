@@ -12,6 +12,7 @@ import {
   COMPATIBLE,
   COMPRESSION_TYPE,
   hasFeature,
+  hasRawDataFile,
   INCOMPATIBLE,
   type Qcow2Header,
 } from "./header/header.js";
@@ -50,9 +51,19 @@ export function formatInfoOf(header: Qcow2Header): FormatInfo {
             "compression-type": compressionType,
             "lazy-refcounts": hasFeature(header.compatible, COMPATIBLE.lazyRefcounts),
             "refcount-bits": refcountBits,
+            ...dataFileRows(header),
             corrupt: isCorrupt,
             "extended-l2": hasFeature(incompatible, INCOMPATIBLE.extendedL2),
           },
+  };
+}
+
+function dataFileRows(header: Qcow2Header): Readonly<Record<string, string | boolean>> {
+  const { dataFilename, incompatible } = header;
+  if (!hasFeature(incompatible, INCOMPATIBLE.dataFile)) return {};
+  return {
+    ...(dataFilename === undefined ? {} : { "data-file": dataFilename }),
+    "data-file-raw": hasRawDataFile(header),
   };
 }
 

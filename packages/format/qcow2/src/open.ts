@@ -13,13 +13,13 @@ import {
   type OptionValues,
   parseOptions,
 } from "@blocklayer/block-api";
-import type { MaybePromise } from "@blocklayer/bytes";
+import { BlockError, type MaybePromise } from "@blocklayer/bytes";
 import { createCodec } from "@blocklayer/codec";
 import { Qcow2Driver } from "./driver.js";
 import { ENTRY_BYTES, geometryOf } from "./geometry.js";
 import { readHeader } from "./header/decode.js";
 import { refuseWriting } from "./header/features.js";
-import type { Qcow2Header } from "./header/header.js";
+import { hasFeature, INCOMPATIBLE, type Qcow2Header } from "./header/header.js";
 import { Qcow2Image } from "./image.js";
 import { L1Table } from "./mapping/l1-table.js";
 import {
@@ -42,9 +42,19 @@ export interface OpenParts {
   readonly options: OptionValues;
   /** The backing file that the user gave. It counts whatever the image names. */
   readonly backing: BlockChild | undefined;
+  /** The external data file that the user gave. */
+  readonly dataFile: BlockChild | undefined;
+  /** Asked when the image has an external data file and the user gave none. */
+  readonly openDataFile: ((reference: BackingReference) => MaybePromise<BlockChild>) | undefined;
   /** Asked when the image names a backing file and the user gave none. */
   readonly openBacking: (reference: BackingReference) => MaybePromise<BlockChild | undefined>;
 }
+
+/** An image's files, all open, and how it is opened. */
+export type ImageFiles = Pick<
+  OpenParts,
+  "nodeName" | "file" | "backing" | "dataFile" | "readOnly" | "options"
+>;
 
 /** How to open an image without a graph. */
 export interface OpenQcow2Options {
@@ -55,6 +65,8 @@ export interface OpenQcow2Options {
    * hold reads as zeroes.
    */
   readonly backing?: BlockChild;
+  /** The external data file of an image that has one: its guest data. */
+  readonly dataFile?: BlockChild;
   readonly readOnly?: boolean;
   /** As for QEMU's driver: `{ "l2-cache-size": "1M" }`. */
   readonly options?: Readonly<Record<string, unknown>>;
@@ -78,6 +90,8 @@ export function openQcow2(given: OpenQcow2Options): Promise<Qcow2Driver> {
     readOnly: given.readOnly === true,
     options: parseOptions(openOptions, given.options ?? {}, "qcow2"),
     backing: given.backing,
+    dataFile: given.dataFile,
+    openDataFile: undefined,
     openBacking: () => undefined,
   });
 }
@@ -88,27 +102,49 @@ export async function openDriver(parts: OpenParts): Promise<Qcow2Driver> {
   refuseMissingOptions(options);
   const header = await readHeader(file);
   if (!readOnly) refuseWriting(header, nodeName);
+  const dataFile = await dataFileOf(header, parts);
+  const backing = parts.backing ?? (await openBackingOf(header, parts.openBacking));
+  return new Qcow2Driver(await openImage(header, { ...parts, dataFile, backing }));
+}
+
+/** Opens an image whose header was read, and whose other files are open. */
+export async function openImage(header: Qcow2Header, parts: ImageFiles): Promise<Qcow2Image> {
+  const { file, options, readOnly, nodeName } = parts;
   const geometry = geometryOf(header);
   const cacheSizes = planCaches(geometry, cacheOptionsOf(options));
   const l1Bytes = await readTable(file, header.l1TableOffset, header.l1Size * ENTRY_BYTES);
   const refcountTable = await readRefcountTable(file, header, readOnly);
-  const backing = parts.backing ?? (await openBackingOf(header, parts.openBacking));
-  return new Qcow2Driver(
-    new Qcow2Image({
-      nodeName,
-      file,
-      backing,
-      readOnly,
-      header,
-      l1: L1Table.decode(header.l1TableOffset, l1Bytes),
-      refcountTable,
-      cacheSizes,
-      overlapLevel: overlapLevelOf(options),
-      discardPolicy: discardPolicyOf(options),
-      compressedWriteCache: compressedCacheModeOf(options),
-      makeCodec: () => createCodec("deflate"),
-    }),
-  );
+  return new Qcow2Image({
+    nodeName,
+    file,
+    backing: parts.backing,
+    dataFile: parts.dataFile,
+    readOnly,
+    header,
+    l1: L1Table.decode(header.l1TableOffset, l1Bytes),
+    refcountTable,
+    cacheSizes,
+    overlapLevel: overlapLevelOf(options),
+    discardPolicy: discardPolicyOf(options),
+    compressedWriteCache: compressedCacheModeOf(options),
+    makeCodec: () => createCodec("deflate"),
+  });
+}
+
+/** @throws BlockError `EINVAL` when image and user disagree about whether there is one */
+async function dataFileOf(header: Qcow2Header, parts: OpenParts): Promise<BlockChild | undefined> {
+  const { dataFile, nodeName, openDataFile } = parts;
+  const details = { op: "open", node: nodeName };
+  if (!hasFeature(header.incompatible, INCOMPATIBLE.dataFile)) {
+    if (dataFile === undefined) return undefined;
+    const message = "'data-file' can only be set for images with an external data file";
+    throw new BlockError("EINVAL", message, details);
+  }
+  if (dataFile !== undefined) return dataFile;
+  if (header.dataFilename === undefined || openDataFile === undefined) {
+    throw new BlockError("EINVAL", "'data-file' is required for this image", details);
+  }
+  return await openDataFile({ filename: header.dataFilename });
 }
 
 async function openBackingOf(

@@ -40,6 +40,14 @@ describe("createQcow2()", () => {
     ["EINVAL: Backing file name is longer", { size: "1M", backing_file: "x".repeat(1024) }],
     ["EINVAL: The backing file name holds a zero byte", { size: "1M", backing_file: "a\0b" }],
     ["EINVAL: data-file-raw requires data-file", { size: "1M", data_file_raw: "on" }],
+    ["EINVAL: External data files are only", { size: "1M", data_file: "x", compat: "0.10" }],
+    ["EINVAL: Expected data file name", { size: "1M", data_file: "" }],
+    ["EINVAL: The data file name holds a zero byte", { size: "1M", data_file: "a\0b" }],
+    ["EINVAL: nobody made the external data file 'x'", { size: "1M", data_file: "x" }],
+    [
+      "EINVAL: Backing file and data-file-raw cannot be used",
+      { size: "1M", data_file: "x", data_file_raw: "on", backing_file: "b", backing_fmt: "raw" },
+    ],
     ["EINVAL: qcow2: option 'compat'", { size: "1M", compat: "0.9" }],
     ["EINVAL: option 'size' is required", {}],
     ["EFBIG: The image size is too large", { size: "128.001G", cluster_size: "512" }],
@@ -52,7 +60,6 @@ describe("createQcow2()", () => {
     ["ENOTSUP: creating an image with extended_l2=on", { size: "1M", extended_l2: "on" }],
     ["ENOTSUP: creating an image with compression_type", { size: "1M", compression_type: "zstd" }],
     ["ENOTSUP: creating an image with lazy_refcounts", { size: "1M", lazy_refcounts: "on" }],
-    ["ENOTSUP: creating an image with data_file", { size: "1M", data_file: "x" }],
     ["ENOTSUP: creating an image with preallocation=full", { size: "1M", preallocation: "full" }],
   ])("must refuse with '%s'", async (words, options) => {
     expect(await codeOf(options)).toContain(words);

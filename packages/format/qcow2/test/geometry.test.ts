@@ -53,15 +53,25 @@ describe("geometryOf()", () => {
 
 describe("entryKind()", () => {
   test("must tell the kinds apart, and refuse the zero flag in version 2", () => {
-    expect(entryKind(0, 0, 3)).toBe(ENTRY_KIND.unallocated);
-    expect(entryKind(0, 1, 3)).toBe(ENTRY_KIND.zeroPlain);
-    expect(entryKind(0, 0x10001, 3)).toBe(ENTRY_KIND.zeroAllocated);
-    expect(entryKind(0, 0x10000, 3)).toBe(ENTRY_KIND.normal);
-    expect(entryKind(1, 0, 3)).toBe(ENTRY_KIND.normal);
-    expect(entryKind(COPIED_HIGH, 0, 3)).toBe(ENTRY_KIND.unallocated);
-    expect(entryKind(COMPRESSED_HIGH, 1, 3)).toBe(ENTRY_KIND.compressed);
-    expect(entryKind(0, 1, 2)).toBe(ENTRY_KIND.invalid);
-    expect(entryKind(0, 0x10001, 2)).toBe(ENTRY_KIND.invalid);
+    const v3 = geometry(16, 0);
+    const v2 = { ...v3, version: 2 } as const;
+    expect(entryKind(0, 0, v3)).toBe(ENTRY_KIND.unallocated);
+    expect(entryKind(0, 1, v3)).toBe(ENTRY_KIND.zeroPlain);
+    expect(entryKind(0, 0x10001, v3)).toBe(ENTRY_KIND.zeroAllocated);
+    expect(entryKind(0, 0x10000, v3)).toBe(ENTRY_KIND.normal);
+    expect(entryKind(1, 0, v3)).toBe(ENTRY_KIND.normal);
+    expect(entryKind(COPIED_HIGH, 0, v3)).toBe(ENTRY_KIND.unallocated);
+    expect(entryKind(COMPRESSED_HIGH, 1, v3)).toBe(ENTRY_KIND.compressed);
+    expect(entryKind(0, 1, v2)).toBe(ENTRY_KIND.invalid);
+    expect(entryKind(0, 0x10001, v2)).toBe(ENTRY_KIND.invalid);
+  });
+
+  test("must take offset 0 of an external data file for a cluster when bit 63 is set", () => {
+    const external = { version: 3, externalData: true } as const;
+    expect(entryKind(COPIED_HIGH, 0, external)).toBe(ENTRY_KIND.normal);
+    expect(entryKind(COPIED_HIGH, 1, external)).toBe(ENTRY_KIND.zeroAllocated);
+    expect(entryKind(0, 1, external)).toBe(ENTRY_KIND.zeroPlain);
+    expect(entryKind(0, 0, external)).toBe(ENTRY_KIND.unallocated);
   });
 });
 
@@ -80,7 +90,8 @@ describe("standard entries", () => {
           expect(low).toBeGreaterThanOrEqual(0);
           expect(hostOffsetOf(high, low)).toBe(offset);
           expect(isCopied(high)).toBe(copied);
-          expect(entryKind(high, low, 3)).toBe(zero ? ENTRY_KIND.zeroAllocated : ENTRY_KIND.normal);
+          const kind = entryKind(high, low, geometry(16, 0));
+          expect(kind).toBe(zero ? ENTRY_KIND.zeroAllocated : ENTRY_KIND.normal);
         },
       ),
     );
@@ -105,7 +116,7 @@ describe("compressed entries", () => {
           const offset = Math.floor(place * (numbers.maxCompressedOffset - 2 * length));
           const high = compressedEntryHigh(numbers, offset, length);
           const low = compressedEntryLow(offset);
-          expect(entryKind(high, low, 3)).toBe(ENTRY_KIND.compressed);
+          expect(entryKind(high, low, geometry(16, 0))).toBe(ENTRY_KIND.compressed);
           expect(isCopied(high)).toBe(false);
           expect(compressedOffsetOf(numbers, high, low)).toBe(offset);
           const end = offset + compressedLengthOf(numbers, high, low);

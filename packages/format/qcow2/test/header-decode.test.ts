@@ -4,7 +4,7 @@ import { openMemory } from "@blocklayer/memory";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { decodeHeader, readHeader } from "../src/index.js";
-import { EXTENSION } from "../src/header/header.js";
+import { EXTENSION, hasRawDataFile } from "../src/header/header.js";
 import { ImageBuilder, type BuilderOptions } from "./support/image-builder.js";
 import { Rng } from "./support/rng.js";
 
@@ -169,13 +169,21 @@ describe("decodeHeader() of broken headers", () => {
     ["unknown compression type: 2", (i) => i.field("incompatible", 8n).field("compressionType", 2)],
     ["AES encryption", (i) => i.field("cryptMethod", 1)],
     ["LUKS encryption", (i) => i.field("cryptMethod", 2)],
-    ["external data file", (i) => i.field("incompatible", 4n)],
     ["extended L2 entries", (i) => i.field("incompatible", 16n)],
     ["zstd compression", (i) => i.field("incompatible", 8n).field("compressionType", 1)],
   ])("must say that it does not support '%s'", (words, breakIt) => {
     const error = errorOf(breakIt);
     expect(error).toBeInstanceOf(UnsupportedError);
     expect(error.message).toContain(words);
+  });
+
+  test("must read the name of the external data file, and whether it is raw", () => {
+    const image = new ImageBuilder().field("incompatible", 4n).field("autoclear", 2n);
+    image.extension(112, EXTENSION.dataFile, "disk.data");
+    const header = decode(image);
+    expect(header.dataFilename).toBe("disk.data");
+    expect(hasRawDataFile(header)).toBe(true);
+    expect(hasRawDataFile({ ...header, incompatible: 0n })).toBe(false);
   });
 
   test("must not let a stale bitmaps extension stand in the way", () => {

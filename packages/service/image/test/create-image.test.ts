@@ -46,6 +46,35 @@ test("createImage() must show the whole plan, in order, before it makes anything
   expect(result).toMatchObject({ isNewFile: true, sizeBytes: 1 << 20 });
 });
 
+test("createImage() must make the external data file beside the image, and take it away again", async () => {
+  const { create, files } = setUp();
+  const options = { data_file: "disk.data", data_file_raw: true };
+  await create({ filename: "dir/x", format: "qcow2", sizeBytes: 1 << 20, options });
+  expect([...files.stores.keys()].sort()).toEqual(["dir/disk.data", "dir/x"]);
+  expect(files.stores.get("dir/disk.data")?.lengthBytes).toBe(1 << 20);
+  files.stores.clear();
+  files.onWrite = (filename) => {
+    if (filename === "dir/x") throw new BlockError("EIO", "injected");
+  };
+  await expect(
+    create({ filename: "dir/x", format: "qcow2", sizeBytes: 1 << 20, options }),
+  ).rejects.toMatchObject({ code: "EIO" });
+  expect([...files.stores.keys()]).toEqual([]);
+});
+
+test("createImage() must not empty a data file that is there for an image that cannot be", async () => {
+  const { create, files } = setUp();
+  files.put("disk.data", new Uint8Array(512).fill(1));
+  const options = { data_file: "disk.data", data_file_raw: true, cluster_size: 1000 };
+  await expect(
+    create({ filename: "x", format: "qcow2", sizeBytes: 1 << 20, options }),
+  ).rejects.toMatchObject({ code: "EINVAL" });
+  expect(files.stores.get("disk.data")?.lengthBytes).toBe(512);
+  await expect(
+    create({ filename: "x", format: "qcow2", sizeBytes: 512, options: { data_file: "x" } }),
+  ).rejects.toMatchObject({ message: expect.stringContaining("the same file") });
+});
+
 test("createImage() must take the size from the backing image, found beside the new one", async () => {
   const { create, drivers, files } = setUp();
   files.put("dir/base", new Uint8Array(8192));

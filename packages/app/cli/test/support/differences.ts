@@ -115,6 +115,11 @@ export const MAKING: Difference = {
   stderr: /^blk: x\.\w+: error while converting \w+: /,
 };
 
+export const NO_COMPRESSION: Difference = {
+  why: "known before a byte is copied, and said so",
+  stderr: /convert: format 'qcow2' has no compression/,
+};
+
 export const SNAPSHOTS: Difference = {
   why: "this version opens images with snapshots, and does not list them",
   stdout: /snap\.qcow2/,

@@ -93,6 +93,18 @@ export function makeFixtures(): void {
   must("qemu-io", "-c", "write -P 1 0 64k", "snap.qcow2");
   must("qemu-img", "snapshot", "-c", "first", "snap.qcow2");
   must("qemu-img", "snapshot", "-c", "a-name-that-is-longer-than-its-column", "snap.qcow2");
+  must(
+    "qemu-img",
+    "create",
+    "-q",
+    "-f",
+    "qcow2",
+    "-o",
+    "data_file=apart.data",
+    "apart.qcow2",
+    "4M",
+  );
+  must("qemu-io", "-c", "write -P 1 0 64k", "-c", "write -P 2 1M 100k", "apart.qcow2");
   must("qemu-img", "create", "-q", "-f", "raw", "small.raw", "1M");
   writeFileSync("text.txt", "no image\n");
   writeFileSync("nothing.raw", "");

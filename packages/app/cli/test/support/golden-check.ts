@@ -35,4 +35,5 @@ export const CHECK_CASES: readonly GoldenCase[] = [
   line("check -T none data.qcow2"),
   line("check -U data.qcow2"),
   line("check --image-opts driver=qcow2,file.filename=data.qcow2"),
+  line("check apart.qcow2"),
 ];

@@ -30,4 +30,5 @@ export const COMPARE_CASES: readonly GoldenCase[] = [
   line(
     "compare --image-opts driver=qcow2,file.filename=data.qcow2 driver=raw,file.filename=data.raw",
   ),
+  line("compare apart.qcow2 apart.qcow2"),
 ];

@@ -1,5 +1,5 @@
 /** `convert`: messages, statuses, and the disks that come out. */
-import { FOLDER, MAKING, GUESS_FAILS, HELP, LATER, STEPS } from "./differences.js";
+import { FOLDER, GUESS_FAILS, HELP, LATER, MAKING, NO_COMPRESSION, STEPS } from "./differences.js";
 import { type GoldenCase, line } from "./golden-case.js";
 
 const disk = (words: string, makes: string): GoldenCase => line(words, { makes, alike: "disk" });
@@ -36,6 +36,11 @@ export const CONVERT_CASES: readonly GoldenCase[] = [
   disk("convert --salvage -O raw cut.qcow2 v22.raw", "v22.raw"),
   disk("convert --salvage -q -O raw cut.qcow2 v23.raw", "v23.raw"),
   disk("convert -O raw -f raw data.qcow2 v24.raw", "v24.raw"),
+  disk("convert -O qcow2 -o data_file=v25.data data.qcow2 v25.qcow2", "v25.qcow2"),
+  disk("convert -O qcow2 -o data_file=v26.data,data_file_raw=on data.qcow2 v26.qcow2", "v26.qcow2"),
+  disk("convert -O raw v26.qcow2 v27.raw", "v27.raw"),
+  line("compare v26.data v26.qcow2"),
+  line("convert -c -O qcow2 -o data_file=x.data data.qcow2 x.qcow2", { differs: NO_COMPRESSION }),
   line("convert -O raw cut.qcow2 x.raw"),
   line("convert -O qcow2 gone x.qcow2"),
   line("convert -O qcow2 orphan.qcow2 x.qcow2"),

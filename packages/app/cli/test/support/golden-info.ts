@@ -66,4 +66,6 @@ export const INFO_CASES: readonly GoldenCase[] = [
   { words: ["info", "json:{broken"], differs: WORDS },
   { words: ["info", 'json:{"driver":"frob"}'], differs: DRIVER },
   { words: ["info", ""], differs: WORDS },
+  line("info apart.qcow2"),
+  line("info --output=json apart.qcow2"),
 ];

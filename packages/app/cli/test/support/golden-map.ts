@@ -30,4 +30,6 @@ export const MAP_CASES: readonly GoldenCase[] = [
   line("map --output=json --max-length=0 data.qcow2", { differs: NO_EXTENT }),
   line("map --output=json -U -f qcow2 data.qcow2"),
   line("map --output=json --image-opts driver=qcow2,file.filename=data.qcow2"),
+  line("map apart.qcow2"),
+  line("map --output=json apart.qcow2"),
 ];

@@ -7,6 +7,7 @@
  *    it is named.
  * 2. The COPIED flag is judged only for tables that the active L1 table names: elsewhere it means
  *    nothing [C13].
+ * 3. Clusters of an external data file have no refcounts: only their offsets are judged.
  *
  * Source: the qcow2 specification, "Cluster mapping".
  */
@@ -69,7 +70,7 @@ export function entryText(high: number, low: number): string {
 
 /** Checks the bytes of one L2 table. */
 export function walkL2(context: WalkContext, use: L2Use, bytes: Uint8Array): void {
-  const { clusterSize } = context.geometry;
+  const { clusterSize, externalData } = context.geometry;
   const view = viewOf(bytes);
   let expected = 0;
   let allocated = 0;
@@ -83,11 +84,11 @@ export function walkL2(context: WalkContext, use: L2Use, bytes: Uint8Array): voi
       continue;
     }
     const offset = hostOffsetOf(high, low);
-    if (offset !== 0) {
+    if (offset !== 0 || (externalData && isCopied(high))) {
       allocated++;
       if (expected !== 0 && offset !== expected) fragments++;
       expected = offset + clusterSize;
-      if (isPlain(context, use, high, low, offset)) continue;
+      if (!externalData && isPlain(context, use, high, low, offset)) continue;
     }
     walkStandard(context, use, high, low, offset);
   }
@@ -152,6 +153,7 @@ function walkStandard(
     const rule = "cluster is not properly aligned; L2 entry corrupted.";
     findings.corruption(() => `ERROR offset=${offset.toString(16)}: ${what} ${rule}`, times);
   }
+  if (geometry.externalData) return;
   references.add(offset, geometry.clusterSize, times);
   if (use.judged === 0) return;
   const refcount = stored.get(Math.floor(offset / geometry.clusterSize));

@@ -37,6 +37,7 @@ import {
   backingFormatIn,
   bitmapsExtensionIn,
   copyOf,
+  dataFilenameIn,
   decodeText,
   featureNamesIn,
   isKnownExtension,
@@ -73,6 +74,7 @@ type FixedFields = Omit<
   | "backingFilename"
   | "extensions"
   | "backingFormat"
+  | "dataFilename"
   | "featureNames"
   | "unknownExtensions"
 >;
@@ -129,6 +131,7 @@ export function decodeHeader(bytes: Uint8Array, fileLengthBytes: number): Qcow2H
   const extensions = splitExtensions(bytes, fields.headerLength, extensionEnd);
   const backing = decodeBackingName(fields, clusterSize, bytes);
   const backingFormat = backingFormatIn(extensions);
+  const dataFilename = dataFilenameIn(extensions);
   checkExtensions(fields, extensions, clusterSize);
   refuseUnsupported(fields);
   return {
@@ -136,6 +139,7 @@ export function decodeHeader(bytes: Uint8Array, fileLengthBytes: number): Qcow2H
     ...backing,
     extensions,
     ...(backingFormat === undefined ? {} : { backingFormat }),
+    ...(dataFilename === undefined ? {} : { dataFilename }),
     featureNames: featureNamesIn(extensions),
     unknownExtensions: extensions.filter(({ type }) => !isKnownExtension(type)),
   };

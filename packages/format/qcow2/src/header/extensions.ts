@@ -103,6 +103,13 @@ export function backingFormatIn(extensions: readonly HeaderExtension[]): string 
   return format === "" ? undefined : format;
 }
 
+/** The external data file that the image names; the last one counts. */
+export function dataFilenameIn(extensions: readonly HeaderExtension[]): string | undefined {
+  const data = extensions.findLast(({ type }) => type === EXTENSION.dataFile)?.data;
+  const name = data === undefined ? "" : decodeText(data);
+  return name === "" ? undefined : name;
+}
+
 /** The rows of the feature name table. Rows of an unknown set or bit are skipped. */
 export function featureNamesIn(extensions: readonly HeaderExtension[]): FeatureName[] {
   const names: FeatureName[] = [];

@@ -15,13 +15,12 @@ import {
   COMPRESSION_TYPE,
   type FeatureName,
   hasFeature,
+  hasRawDataFile,
   INCOMPATIBLE,
   type Qcow2Header,
 } from "./header.js";
 
 const KNOWN_INCOMPATIBLE: bigint = Object.values(INCOMPATIBLE).reduce((sum, bit) => sum | bit, 0n);
-/** Autoclear features that a writer of this version keeps valid: none, so far. */
-const MAINTAINED_AUTOCLEAR = 0n;
 
 /** The names of the incompatible features in `bits`; one hexadecimal sum for those without a name. */
 export function incompatibleFeatureNames(bits: bigint, names: readonly FeatureName[]): string[] {
@@ -54,7 +53,6 @@ export function refuseUnsupported(
   if (header.cryptMethod !== 0) {
     missing.push(header.cryptMethod === 1 ? "AES encryption" : "LUKS encryption");
   }
-  if (hasFeature(header.incompatible, INCOMPATIBLE.dataFile)) missing.push("external data file");
   if (hasFeature(header.incompatible, INCOMPATIBLE.extendedL2)) missing.push("extended L2 entries");
   if (header.compressionType === COMPRESSION_TYPE.zstd) missing.push("zstd compression");
   if (missing.length === 0) return;
@@ -81,8 +79,10 @@ export function refuseWriting(header: Pick<Qcow2Header, "incompatible">, nodeNam
  * The autoclear bits after a writer of this version has begun: those it does not maintain are gone
  * [C15]. Equal to `header.autoclear`: the header need not be written.
  */
-export function autoclearForWriting(header: Pick<Qcow2Header, "autoclear">): bigint {
-  return header.autoclear & MAINTAINED_AUTOCLEAR;
+export function autoclearForWriting(
+  header: Pick<Qcow2Header, "incompatible" | "autoclear">,
+): bigint {
+  return header.autoclear & (hasRawDataFile(header) ? AUTOCLEAR.rawDataFile : 0n);
 }
 
 /** Whether the bitmaps extension can be trusted. */

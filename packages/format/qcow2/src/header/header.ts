@@ -4,7 +4,7 @@
  * Above: decode.ts makes one, encode.ts writes one. Nobody changes one: a new header is a copy.
  *
  * 1. `extensions` holds every header extension, in order, byte for byte: it is what encode.ts
- *    writes. `backingFormat`, `featureNames` and `unknownExtensions` are views that decode.ts read
+ *    writes. `backingFormat`, `dataFilename`, `featureNames` and `unknownExtensions` are views that decode.ts read
  *    out of it.
  * 2. `backingFilenameBytes` is the name as stored, since a file name need not be UTF-8;
  *    `backingFilename` is the same for people and for opening.
@@ -108,8 +108,18 @@ export interface Qcow2Header {
   readonly unknownFields: Uint8Array;
   readonly extensions: readonly HeaderExtension[];
   readonly backingFormat?: string;
+  /** The external data file as the image names it. */
+  readonly dataFilename?: string;
   readonly featureNames: readonly FeatureName[];
   readonly unknownExtensions: readonly HeaderExtension[];
+}
+
+/** Whether the data file alone shows the disk: the bit means nothing without a data file. */
+export function hasRawDataFile(header: Pick<Qcow2Header, "incompatible" | "autoclear">): boolean {
+  return (
+    hasFeature(header.incompatible, INCOMPATIBLE.dataFile) &&
+    hasFeature(header.autoclear, AUTOCLEAR.rawDataFile)
+  );
 }
 
 /** Whether a feature bit is set. */

@@ -16,7 +16,9 @@ import {
   ENTRY_KIND,
   type EntryKind,
   entryKind,
+  externalOffsetOf,
   type GuestOffset,
+  guestOffsetOf,
   type HostOffset,
   hostOffsetOf,
   isCopied,
@@ -113,7 +115,7 @@ async function nextStep(
   end: GuestOffset,
   expected: HostOffset,
 ): Promise<Step | undefined> {
-  const { clusterSize } = image.geometry;
+  const { clusterSize, externalData } = image.geometry;
   const position = await l2ForWrite(image, at);
   try {
     const wanted = Math.ceil((end - at) / clusterSize);
@@ -129,6 +131,8 @@ async function nextStep(
     }
     let clusters = 1;
     while (clusters < limit && !readEntry(image, position, clusters).inPlace) clusters++;
+    // An external data file has a place for every cluster: as if it had been set aside.
+    if (externalData) return step(at, externalOffsetOf(at), clusters, clusterSize, true);
     if (expected < 0) {
       return step(at, await allocateClusters(image, clusters), clusters, clusterSize, false);
     }
@@ -163,7 +167,7 @@ function readEntry(image: Qcow2Image, position: L2Position, ahead: number): Writ
   const index = position.index + ahead;
   const high = l2.entryHigh(position.table, index);
   const low = l2.entryLow(position.table, index);
-  const kind = entryKind(high, low, geometry.version);
+  const kind = entryKind(high, low, geometry);
   if (kind === ENTRY_KIND.invalid) {
     const what = "the zero flag, which version 2 does not have";
     throw badEntry(position.table.hostOffset, index, what);
@@ -232,10 +236,16 @@ export function dropEntry(
 ): void {
   const { geometry, frees } = image;
   const { clusterSize } = geometry;
-  switch (entryKind(high, low, geometry.version)) {
+  switch (entryKind(high, low, geometry)) {
     case ENTRY_KIND.normal:
     case ENTRY_KIND.zeroAllocated: {
       const hostOffset = hostOffsetOf(high, low);
+      if (geometry.externalData) {
+        if (reason !== "never" && frees.policy[reason]) {
+          image.externalData?.noteDropped(guestOffsetOf(hostOffset), clusterSize);
+        }
+        break;
+      }
       // A corrupt entry that straddles two clusters owns neither: counting them down could free a neighbour's.
       if (!image.badClusterOffset(hostOffset)) {
         frees.note(hostOffset, clusterSize, reason, clusterSize);

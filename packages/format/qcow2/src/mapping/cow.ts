@@ -55,7 +55,7 @@ export async function withOldContent(
   if (zeroHead && zeroTail && headBytes + tailBytes > SMALL_ZERO_BYTES) {
     const start = chunk.hostOffset - headBytes;
     const end = chunk.hostOffset + chunk.lengthBytes + tailBytes;
-    if (start >= image.file.lengthBytes) return { ...plain, fileEnd: end };
+    if (start >= image.data.lengthBytes) return { ...plain, fileEnd: end };
     if (await zeroedByFile(image, chunk, start, end)) return plain;
   }
   const { head, tail } = await readSpans(image, spans, chunk.lengthBytes, zeroHead, zeroTail);
@@ -68,7 +68,7 @@ export async function withOldContent(
 
 /** Makes the file reach the end of clusters whose zero tail was not written. */
 export async function extendFile(image: Qcow2Image, fileEnd: HostOffset): Promise<void> {
-  const missing = Math.min(END_MARK_BYTES, fileEnd - image.file.lengthBytes);
+  const missing = Math.min(END_MARK_BYTES, fileEnd - image.data.lengthBytes);
   if (missing <= 0) return;
   const mark = IoVector.allocate(missing);
   await image.writeHost(fileEnd - missing, mark, undefined, "cow_write");
@@ -109,11 +109,11 @@ async function zeroedByFile(
   // Clusters written in place keep their bytes if the write fails: only new ones may be zeroed.
   const [only, more] = chunk.allocations;
   if (more !== undefined || only?.lengthBytes !== end - start) return false;
-  if (!image.file.capabilities.writeZeroes) return false;
-  image.overlap.check(start, end - start, 0);
+  if (!image.data.capabilities.writeZeroes) return false;
+  if (!image.geometry.externalData) image.overlap.check(start, end - start, 0);
   await image.event("cluster_alloc_space");
   try {
-    await image.file.writeZeroes(start, end - start, { noFallback: true });
+    await image.data.writeZeroes(start, end - start, { noFallback: true });
     return true;
   } catch (error) {
     if (hasCode(error, "ENOTSUP")) return false;

@@ -12,8 +12,9 @@
  */
 import type { RequestOptions } from "@blocklayer/block-api";
 import { alignDown, alignUp } from "@blocklayer/bytes";
-import { ENTRY_KIND, entryKind, type GuestOffset, hostOffsetOf, ZERO_LOW } from "../geometry.js";
+import { ENTRY_KIND, entryKind, type GuestOffset, ZERO_LOW } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
+import { l2WaitsForData } from "../writeback/order.js";
 import { dropEntry } from "./allocate.js";
 import { l2ForWrite } from "./l2-tables.js";
 import { withClusters } from "./write.js";
@@ -31,6 +32,9 @@ export async function discardGuest(
   const start = alignUp(offset, clusterSize);
   const end =
     rangeEnd === virtualSize ? alignUp(rangeEnd, clusterSize) : alignDown(rangeEnd, clusterSize);
+  // A raw view must show what readers of this image see: zeroes, not what a hint may leave.
+  const onDisk = Math.min(end, virtualSize) - start;
+  if (onDisk > 0) await image.externalData?.zeroRaw(start, onDisk, { mayUnmap: true });
   const span = image.l2.entriesPerTable * clusterSize;
   for (let at = start; at < end; ) {
     if (image.backing === undefined) {
@@ -63,10 +67,11 @@ async function discardSlice(
     for (let i = index; i < index + clusters; i++) {
       const high = l2.entryHigh(table, i);
       const low = l2.entryLow(table, i);
-      const kind = entryKind(high, low, geometry.version);
-      const allocated = kind === ENTRY_KIND.compressed || hostOffsetOf(high, low) !== 0;
+      const kind = entryKind(high, low, geometry);
+      const allocated = kind !== ENTRY_KIND.unallocated && kind !== ENTRY_KIND.zeroPlain;
       if (!allocated && image.backing === undefined) continue;
       if (high === 0 && low === emptyLow) continue;
+      if (image.externalData?.raw === true) l2WaitsForData(image);
       l2.setEntry(table, i, 0, emptyLow);
       dropEntry(image, high, low, "request");
     }

@@ -81,7 +81,7 @@ export function lookup(
   const view = table.view;
   const high = view.getUint32(index * 8);
   const low = view.getUint32(index * 8 + 4);
-  const kind = entryKind(high, low, geometry.version);
+  const kind = entryKind(high, low, geometry);
   out.kind = kind;
   out.view = view;
   out.index = index;
@@ -92,7 +92,11 @@ export function lookup(
     host = hostOffsetOf(high, low);
     if (image.badClusterOffset(host))
       throw badEntry(sliceOffset, index, `${hex(host)}: no cluster`);
+    if (geometry.externalData && host !== guestOffset - inCluster)
+      throw badEntry(sliceOffset, index, `${hex(host)}: external data lies at its guest offset`);
     out.hostOffset = host + inCluster;
+  } else if (kind === ENTRY_KIND.compressed && geometry.externalData) {
+    throw badEntry(sliceOffset, index, "compressed, which external data cannot be");
   } else if (kind === ENTRY_KIND.invalid) {
     throw badEntry(sliceOffset, index, "the zero flag, which version 2 does not have");
   }
@@ -120,16 +124,17 @@ function mapUnallocatedTables(
 
 /** Adds the entries behind the first one, as long as they are of its kind and contiguous. */
 function extendRun(image: Qcow2Image, maxBytes: number, firstHost: number, out: Mapping): void {
-  const { clusterSize, version } = image.geometry;
+  const { geometry } = image;
+  const { clusterSize } = geometry;
   const { view, kind } = out;
   const end = view.byteLength;
-  const contiguous = firstHost !== 0;
+  const contiguous = kind === ENTRY_KIND.normal || kind === ENTRY_KIND.zeroAllocated;
   let expected = firstHost;
   let lengthBytes = out.lengthBytes;
   for (let at = (out.index + 1) * 8; at < end && lengthBytes < maxBytes; at += 8) {
     const high = view.getUint32(at);
     const low = view.getUint32(at + 4);
-    if (entryKind(high, low, version) !== kind) break;
+    if (entryKind(high, low, geometry) !== kind) break;
     if (contiguous) {
       expected += clusterSize;
       if (hostOffsetOf(high, low) !== expected) break;

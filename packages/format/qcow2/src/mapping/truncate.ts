@@ -4,7 +4,7 @@
  * Above: driver.ts, with the node drained. Below: L1 table, allocator, zero.ts.
  *
  * Order on disk [C6]: a longer L1 table and its refcounts, sync, header, sync; then the zeroes that keep a
- * longer backing file from showing, sync; then the size field. The old table's clusters are free afterwards.
+ * longer backing file from showing, sync; then the size field. An external data file is longer before all this. The old table's clusters are free afterwards.
  * Should the header's fate be unknown, the node fails.
  *
  * Source: the qcow2 specification, "Header".
@@ -24,6 +24,7 @@ import { allocateClusters } from "../refcount/allocate.js";
 import { lowerAfterFailure, lowerReplaced } from "../refcount/free.js";
 import { OVERLAP } from "../refcount/overlap.js";
 import { headerWaitsForTable, sizeWaitsForZeroes } from "../writeback/order.js";
+import { nameClusters } from "./external-data.js";
 import { L1Table } from "./l1-table.js";
 import { zeroGuest } from "./zero.js";
 
@@ -38,7 +39,7 @@ export async function truncateGuest(
   lengthBytes: number,
   options: TruncateOptions = {},
 ): Promise<void> {
-  const oldLength = image.geometry.virtualSize;
+  const { virtualSize: oldLength, clusterSize } = image.geometry;
   const details = { op: "truncate", node: image.nodeName, length: lengthBytes };
   if (lengthBytes === oldLength) return;
   if (lengthBytes % SECTOR_SIZE_BYTES !== 0) {
@@ -55,14 +56,17 @@ export async function truncateGuest(
     const message = "qcow2: the size of a version 2 image with snapshots cannot be changed";
     throw new UnsupportedError(message, details);
   }
+  await image.externalData?.resize(lengthBytes);
   await withLock(image, () => growL1(image, lengthBytes));
   // In memory first: the zeroes lie past the old end. The file shows the new part only when it is zero [C1].
   image.changeHeader({ virtualSize: lengthBytes });
   try {
     const zeroes = options.zeroWrite === true && image.backing !== undefined;
     if (zeroes) await zeroGuest(image, oldLength, lengthBytes - oldLength, {});
+    const named = image.externalData?.raw === true;
     await withLock(image, async () => {
-      if (zeroes) await sizeWaitsForZeroes(image);
+      if (named) await nameClusters(image, alignUp(oldLength, clusterSize), lengthBytes);
+      if (zeroes || named) await sizeWaitsForZeroes(image);
       const field = new Uint8Array(8);
       writeU64(viewOf(field), 0, lengthBytes);
       await writeHeaderField(image, HEADER_SIZE_POSITION, field);

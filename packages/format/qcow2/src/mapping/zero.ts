@@ -13,8 +13,9 @@
  */
 import type { WriteZeroesOptions } from "@blocklayer/block-api";
 import { alignDown, alignUp, IoVector, UnsupportedError } from "@blocklayer/bytes";
-import { ENTRY_KIND, entryKind, type GuestOffset, hostOffsetOf, ZERO_LOW } from "../geometry.js";
+import { ENTRY_KIND, type EntryKind, entryKind, type GuestOffset, ZERO_LOW } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
+import { l2WaitsForData } from "../writeback/order.js";
 import { dropEntry } from "./allocate.js";
 import { entriesLeft, l2ForWrite } from "./l2-tables.js";
 import { lookup, lookupSlow, Mapping } from "./lookup.js";
@@ -32,6 +33,7 @@ export async function zeroGuest(
 ): Promise<void> {
   const { clusterSize, virtualSize } = image.geometry;
   const end = offset + length;
+  await image.externalData?.zeroRaw(offset, length, options);
   const wholeStart = alignUp(offset, clusterSize);
   const wholeEnd = end === virtualSize ? alignUp(end, clusterSize) : alignDown(end, clusterSize);
   if (wholeStart >= wholeEnd) {
@@ -54,23 +56,50 @@ async function zeroPart(
   options: WriteZeroesOptions,
 ): Promise<void> {
   if (length <= 0) return;
-  const { clusterSize, virtualSize } = image.geometry;
+  const { clusterSize, virtualSize, version } = image.geometry;
   const start = alignDown(offset, clusterSize);
   const whole = Math.min(clusterSize, virtualSize - start);
-  if (await readsAsZero(image, start, whole)) return;
+  const { kind } = await mapOnce(image, start, whole);
+  // Zeroes that went into a raw data file are zeroes of the disk, save where a backing file shows.
+  if (image.externalData?.raw === true && kind !== ENTRY_KIND.unallocated) return;
+  if (readsAsZero(image, start, kind)) {
+    if (version < 3) return;
+    if (await flagIfZero(image, start, options)) return;
+  }
   await writeZeroBytes(image, offset, length, options);
 }
 
-/** Whether a whole cluster is known to read as zeroes. */
-async function readsAsZero(
+/**
+ * Gives a cluster the zero flag if it reads as zeroes. As QEMU does: whoever asks for zeroes finds them named in
+ * this image, not only in what it lacks.
+ *
+ * @returns false when something was written there meanwhile
+ */
+function flagIfZero(
   image: Qcow2Image,
   start: GuestOffset,
-  length: number,
+  { signal }: WriteZeroesOptions,
 ): Promise<boolean> {
-  const mapping = await mapOnce(image, start, length);
-  if (mapping.kind === ENTRY_KIND.zeroPlain || mapping.kind === ENTRY_KIND.zeroAllocated)
-    return true;
-  return mapping.kind === ENTRY_KIND.unallocated && !image.backingCovers(start);
+  return withClusters(image, start, image.geometry.clusterSize, signal, async () => {
+    const { l2, geometry } = image;
+    const { table, index } = await l2ForWrite(image, start);
+    try {
+      const high = l2.entryHigh(table, index);
+      const low = l2.entryLow(table, index);
+      const kind = entryKind(high, low, geometry);
+      if (!readsAsZero(image, start, kind)) return false;
+      if (kind === ENTRY_KIND.unallocated) l2.setEntry(table, index, 0, ZERO_LOW);
+      return true;
+    } finally {
+      l2.release(table);
+    }
+  });
+}
+
+/** Whether a cluster of a kind is known to read as zeroes. */
+function readsAsZero(image: Qcow2Image, start: GuestOffset, kind: EntryKind): boolean {
+  if (kind === ENTRY_KIND.zeroPlain || kind === ENTRY_KIND.zeroAllocated) return true;
+  return kind === ENTRY_KIND.unallocated && !image.backingCovers(start);
 }
 
 async function mapOnce(image: Qcow2Image, start: GuestOffset, length: number): Promise<Mapping> {
@@ -134,11 +163,13 @@ async function flagSlice(
     for (let i = index; i < stop; i++) {
       const high = l2.entryHigh(table, i);
       const low = l2.entryLow(table, i);
-      const kind = entryKind(high, low, geometry.version);
-      const unmap = kind === ENTRY_KIND.compressed || (mayUnmap && hostOffsetOf(high, low) !== 0);
+      const kind = entryKind(high, low, geometry);
+      const hasCluster = kind === ENTRY_KIND.normal || kind === ENTRY_KIND.zeroAllocated;
+      const unmap = kind === ENTRY_KIND.compressed || (mayUnmap && hasCluster);
       const newHigh = unmap ? 0 : high;
       const newLow = unmap ? ZERO_LOW : (low | ZERO_LOW) >>> 0;
       if (newHigh === high && newLow === low) continue;
+      if (image.externalData?.raw === true) l2WaitsForData(image);
       l2.setEntry(table, i, newHigh, newLow);
       if (unmap) dropEntry(image, high, low, "request");
     }

@@ -26,12 +26,13 @@ import { lowerFreed, passDiscards } from "../refcount/free.js";
  */
 export function flushToOs(image: Qcow2Image): MaybePromise<void> {
   if (image.frozen) image.refuseFailed();
-  const { l2, refcounts, frees, lock, compressedCache } = image;
+  const { l2, refcounts, frees, lock, compressedCache, externalData } = image;
   if (
     lock.locked ||
     l2.dirtyCount > 0 ||
     refcounts.dirtyCount > 0 ||
     !frees.empty ||
+    externalData?.settled === false ||
     compressedCache?.dirty === true
   ) {
     return flushLocked(image);
@@ -59,6 +60,7 @@ export async function writeDown(image: Qcow2Image): Promise<void> {
   walk.end();
   image.refuseFailed();
   await passDiscards(image);
+  await image.externalData?.passDiscards(image);
 }
 
 /** Steps that are all tried. `end()` throws the first failure; when there are others, its cause names all. */

@@ -67,7 +67,7 @@ export class ConvertTarget implements AsyncDisposable {
   static async create(options: NewTargetOptions): Promise<ConvertTarget> {
     const plan = await planCreation(options);
     options.onFormatting?.(plan.shown);
-    const { isNewFile, isFreshStore } = await carryOut(plan, options.signal);
+    const { isNewFile, isNewDataFile, isFreshStore } = await carryOut(plan, options.signal);
     const head = new HeldHead();
     let backend: BlockBackend | undefined;
     try {
@@ -75,11 +75,14 @@ export class ConvertTarget implements AsyncDisposable {
       const hasBacking = plan.formatOptions["backing_file"] !== undefined;
       const isKnownZero = !hasBacking && (isFreshStore || (await readsAsZero(backend)));
       const { store, shown } = plan;
-      return new ConvertTarget({ backend, isKnownZero, isNewFile, plan: shown, head, store });
+      const newData = isNewDataFile ? { newDataStore: plan.dataStore } : {};
+      const parts = { backend, isKnownZero, isNewFile, plan: shown, head, store, ...newData };
+      return new ConvertTarget(parts);
     } catch (error) {
       // The first error is the one to tell.
       await backend?.close().catch(() => undefined);
       if (isNewFile) await plan.store.remove();
+      if (isNewDataFile) await plan.dataStore?.remove();
       throw error;
     }
   }
@@ -119,7 +122,8 @@ export class ConvertTarget implements AsyncDisposable {
     } catch {
       // What could not be flushed is not needed any more.
     }
-    const { store } = this.#parts;
+    const { store, newDataStore } = this.#parts;
+    await newDataStore?.remove();
     const isRemoved = this.isNewFile && store !== undefined && (await store.remove());
     return isRemoved ? "removed" : "left-incomplete";
   }
@@ -137,6 +141,8 @@ interface TargetParts {
   readonly plan?: CreatePlan;
   readonly head?: HeldHead;
   readonly store?: Store;
+  /** An external data file that was made here. */
+  readonly newDataStore?: Store | undefined;
 }
 
 async function openMade(

@@ -8,9 +8,15 @@
  *    for an image that cannot be.
  * 3. After a failure a file that this call made is gone. A file that was there before is never removed.
  */
-import { directChild } from "@blocklayer/block-api";
+import {
+  type BlockDriver,
+  directChild,
+  type OptionValues,
+  parseOptions,
+} from "@blocklayer/block-api";
 import { type FullCreatePlan, planCreation } from "./create-plan.js";
 import { rehearse } from "./rehearsal.js";
+import type { Store } from "./store.js";
 import type { CreateImageOptions, CreateImageResult } from "./types.js";
 
 /**
@@ -31,43 +37,66 @@ export async function createImage(options: CreateImageOptions): Promise<CreateIm
 export interface Creation {
   /** Nothing of that name was there before. */
   readonly isNewFile: boolean;
-  /** The store was empty when the format came: what the format did not write reads as zeroes. */
+  /** The same of an external data file. */
+  readonly isNewDataFile: boolean;
+  /** The stores were empty when the format came: what the format did not write reads as zeroes. */
   readonly isFreshStore: boolean;
 }
 
-/** Makes the store and writes the format into it. */
+/** Makes the stores and writes the format into them. */
 export async function carryOut(
   plan: FullCreatePlan,
   signal: AbortSignal | undefined,
 ): Promise<Creation> {
-  const { store } = plan;
+  const { store, dataStore } = plan;
   const isNewFile = !(await store.exists());
-  if (!isNewFile) await rehearse(plan);
+  const isNewDataFile = dataStore !== undefined && !(await dataStore.exists());
+  if (!isNewFile || (dataStore !== undefined && !isNewDataFile)) await rehearse(plan);
   try {
+    await dataStore?.make(defaultsOf(dataStore), signal);
     await store.make(plan.storeOptions, signal);
     const isFreshStore = await format(plan, signal);
-    return { isNewFile, isFreshStore };
+    return { isNewFile, isNewDataFile, isFreshStore };
   } catch (error) {
     if (isNewFile) await store.remove();
+    if (isNewDataFile) await dataStore.remove();
     throw error;
   }
 }
 
-/** @returns whether the store was empty before */
+function defaultsOf({ definition }: Store): OptionValues {
+  return parseOptions(definition.createOptions ?? {}, {}, definition.name);
+}
+
+/** @returns whether the stores were empty before */
 async function format(plan: FullCreatePlan, signal: AbortSignal | undefined): Promise<boolean> {
-  const driver = await plan.store.open(false);
-  const isFreshStore = driver.lengthBytes === 0;
+  const open: BlockDriver[] = [];
+  const openStore = async (store: Store): Promise<BlockDriver> => {
+    const driver = await store.open(false);
+    open.push(driver);
+    return driver;
+  };
+  let isFreshStore = false;
   let failure: { readonly error: unknown } | undefined;
   try {
-    const context = { file: directChild(driver), options: plan.formatOptions };
-    await plan.format.create?.(signal === undefined ? context : { ...context, signal });
+    const file = await openStore(plan.store);
+    const dataFile = plan.dataStore && (await openStore(plan.dataStore));
+    isFreshStore = open.every(({ lengthBytes }) => lengthBytes === 0);
+    await plan.format.create?.({
+      file: directChild(file),
+      options: plan.formatOptions,
+      ...(dataFile === undefined ? {} : { dataFile: directChild(dataFile) }),
+      ...(signal === undefined ? {} : { signal }),
+    });
   } catch (error) {
     failure = { error };
   }
-  try {
-    await driver.close();
-  } catch (error) {
-    failure ??= { error };
+  for (const driver of open) {
+    try {
+      await driver.close();
+    } catch (error) {
+      failure ??= { error };
+    }
   }
   if (failure !== undefined) throw failure.error;
   return isFreshStore;

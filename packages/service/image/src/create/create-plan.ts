@@ -11,6 +11,8 @@ import type { BackingChoice, CreateImageOptions, CreatePlan } from "./types.js";
 export interface FullCreatePlan {
   readonly shown: CreatePlan;
   readonly store: Store;
+  /** The external data file, for formats and options that have one. */
+  readonly dataStore?: Store;
   readonly format: DriverDefinition;
   readonly formatOptions: OptionValues;
   readonly storeOptions: OptionValues;
@@ -38,6 +40,7 @@ export async function planCreation(options: CreateImageOptions): Promise<FullCre
   const storeSchema = store.definition.createOptions ?? {};
   const formatOptions = parseOptions(formatSchema, forFormat, format.name);
   const storeOptions = parseOptions(storeSchema, forStore, store.definition.name);
+  const dataStore = dataStoreOf(options, formatOptions, store);
   const given = new Set(Object.keys(own).filter((name) => own[name] !== undefined));
   const shown: CreatePlan = {
     filename: options.filename,
@@ -49,7 +52,23 @@ export async function planCreation(options: CreateImageOptions): Promise<FullCre
       given,
     ),
   };
-  return { shown, store, format, formatOptions, storeOptions, sizeBytes };
+  const plan = { shown, store, format, formatOptions, storeOptions, sizeBytes };
+  return dataStore === undefined ? plan : { ...plan, dataStore };
+}
+
+/** The name counts from the image's folder, as it will when the image is opened. */
+function dataStoreOf(
+  { drivers, filename }: CreateImageOptions,
+  formatOptions: OptionValues,
+  store: Store,
+): Store | undefined {
+  const name = textOf(formatOptions["data_file"]);
+  if (name === undefined) return undefined;
+  const dataStore = new Store(parseFilename(resolveName(filename, name), drivers), drivers);
+  if (dataStore.filename !== store.filename) return dataStore;
+  throw new BlockError("EINVAL", "the image and its data file cannot be the same file", {
+    op: "create",
+  });
 }
 
 function formatOf({ drivers, format = "raw" }: CreateImageOptions): DriverDefinition {

@@ -5,7 +5,12 @@
  * 2. More than MAX_BYTES of tables are not rehearsed: the rest of the writes is dropped.
  */
 import { IoVector, KiB, MiB } from "@blocklayer/bytes";
-import { type BlockChild, storeCapabilities, UNLIMITED } from "@blocklayer/block-api";
+import {
+  type BlockChild,
+  type OptionValues,
+  storeCapabilities,
+  UNLIMITED,
+} from "@blocklayer/block-api";
 import type { FullCreatePlan } from "./create-plan.js";
 
 const CHUNK_BYTES: number = 64 * KiB;
@@ -15,7 +20,14 @@ const MAX_BYTES: number = 64 * MiB;
 export async function rehearse({ format, formatOptions }: FullCreatePlan): Promise<void> {
   const options = { ...formatOptions };
   if (options["preallocation"] !== undefined) options["preallocation"] = "off";
-  await format.create?.({ file: new ScratchStore(), options });
+  const rehearseWith = async (changes: OptionValues): Promise<void> => {
+    const stores = { file: new ScratchStore(), dataFile: new ScratchStore() };
+    await format.create?.({ ...stores, options: { ...options, ...changes } });
+  };
+  if (options["data_file_raw"] !== true) return await rehearseWith({});
+  // Such an image names every cluster from the start: too many tables to keep, so its size is rehearsed apart.
+  await rehearseWith({ size: 0 });
+  await rehearseWith({ data_file_raw: false });
 }
 
 /** A byte store that forgets when it is dropped. */

@@ -119,11 +119,11 @@ function sourceName(source: ImageSource, backend: BlockBackend): string {
   return typeof source === "string" ? source : nameOfOptions(source);
 }
 
-/** The space that the byte stores below a node take, together. */
+/** The space that the byte stores below a node take, together; without an external data file, as in qemu-img. */
 async function allocatedBytesOf(node: BlockNode): Promise<number | undefined> {
   if (node.driver.allocatedBytes !== undefined) return await node.driver.allocatedBytes();
   let sum: number | undefined;
-  for (const role of ["file", "filtered", "data-file"] as const) {
+  for (const role of ["file", "filtered"] as const) {
     const child = node.child(role);
     const bytes = child === undefined ? undefined : await allocatedBytesOf(child);
     if (bytes !== undefined) sum = (sum ?? 0) + bytes;

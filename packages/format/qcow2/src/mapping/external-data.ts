@@ -1,0 +1,143 @@
+/**
+ * An external data file: guest data outside of the image, each cluster at its guest offset.
+ *
+ * Above: image.ts (reads and writes), mapping, the flush walk. Below: the `data-file` child.
+ *
+ * 1. No cluster is taken and none is given back: the image counts references to its own metadata only.
+ * 2. A cluster that no entry names any more is discarded in the data file after its drop is durable [D2], unless
+ *    an entry names it again by then, or is about to.
+ * 3. `raw`: whoever reads the data file alone sees the disk. So zeroes and discards are zeroes there too, before
+ *    the entry says so, and every cluster is named from the start.
+ * 4. It is synced before the image's own file: an entry never shows data that a crash may lose [C5].
+ *
+ * Locking: `passDiscards` and `nameClusters` under the image lock; the others anywhere.
+ *
+ * Source: the qcow2 specification, "Header" (incompatible bit 2, autoclear bit 1), "Cluster mapping".
+ */
+import type { BlockChild, TruncateOptions, WriteZeroesOptions } from "@blocklayer/block-api";
+import { BlockError } from "@blocklayer/bytes";
+import { ENTRY_KIND, type GuestOffset } from "../geometry.js";
+import type { Qcow2Image } from "../image.js";
+import { l2WaitsForData, refcountsWaitForL2 } from "../writeback/order.js";
+import { buildChunk, linkAllocation } from "./allocate.js";
+import { lookup, Mapping } from "./lookup.js";
+
+/** Ranges that wait to be discarded; above this new ones are forgotten: a discard is a hint. */
+const MAX_DISCARDS = 8192;
+
+interface Range {
+  readonly start: GuestOffset;
+  end: GuestOffset;
+}
+
+export class ExternalData {
+  readonly child: BlockChild;
+  readonly raw: boolean;
+  #dropped: Range[] = [];
+
+  constructor(child: BlockChild, raw: boolean) {
+    this.child = child;
+    this.raw = raw;
+  }
+
+  /** Whether `passDiscards` has nothing to do. */
+  get settled(): boolean {
+    return this.#dropped.length === 0;
+  }
+
+  /** Notes that an entry names its cluster no more. */
+  noteDropped(start: GuestOffset, lengthBytes: number): void {
+    const last = this.#dropped.at(-1);
+    if (last?.end === start) last.end += lengthBytes;
+    else if (this.#dropped.length < MAX_DISCARDS) {
+      this.#dropped.push({ start, end: start + lengthBytes });
+    }
+  }
+
+  /** Makes a range of a raw data file read as zeroes. Nothing where the data file need not show the disk. */
+  async zeroRaw(
+    offset: GuestOffset,
+    lengthBytes: number,
+    options: WriteZeroesOptions,
+  ): Promise<void> {
+    if (this.raw) await this.child.writeZeroes(offset, lengthBytes, options);
+  }
+
+  /** Gives the data file the length of the disk. @throws BlockError `ENOSPC` where it is shorter and cannot grow */
+  async resize(lengthBytes: number, options: TruncateOptions = {}): Promise<void> {
+    const { child } = this;
+    if (child.lengthBytes === lengthBytes) return;
+    if (child.capabilities.truncate) {
+      await child.truncate(lengthBytes, options);
+      return;
+    }
+    if (child.lengthBytes > lengthBytes) return;
+    const has = `it has ${child.lengthBytes} bytes and cannot grow`;
+    throw new BlockError("ENOSPC", `data file '${child.nodeName}' is too short: ${has}`, {
+      op: "truncate",
+      node: child.nodeName,
+      length: lengthBytes,
+    });
+  }
+
+  /**
+   * Makes the drops durable, then discards what is still unnamed. Holds: the image lock.
+   *
+   * @throws the error of a flush of the L2 cache
+   */
+  async passDiscards(image: Qcow2Image): Promise<void> {
+    const ranges = this.#dropped;
+    if (ranges.length === 0) return;
+    this.#dropped = [];
+    await refcountsWaitForL2(image);
+    for (const { start, end } of ranges) {
+      const stop = Math.min(end, image.geometry.virtualSize);
+      for (let at = start; at < stop; ) at = await this.#discardRun(image, at, stop);
+    }
+  }
+
+  /** @returns where the run ends */
+  async #discardRun(image: Qcow2Image, at: GuestOffset, stop: GuestOffset): Promise<GuestOffset> {
+    const { clusterSize } = image.geometry;
+    const mapping = new Mapping();
+    if (!lookup(image, at, stop - at, mapping)) {
+      // The slice is out of memory again: not worth a read.
+      return at + clusterSize;
+    }
+    const { kind } = mapping;
+    const clash = image.pending.firstOverlapping(at, at + mapping.lengthBytes);
+    const end = clash === undefined ? at + mapping.lengthBytes : Math.max(at, clash.guestStart);
+    const isUnnamed = kind === ENTRY_KIND.unallocated || kind === ENTRY_KIND.zeroPlain;
+    if (isUnnamed && end > at && this.child.capabilities.discard) {
+      const inFile = Math.min(end, this.child.lengthBytes) - at;
+      try {
+        if (inFile > 0) await this.child.discard(at, inFile);
+      } catch {
+        // A hint that the file did not take.
+      }
+    }
+    return clash === undefined ? end : Math.max(end, clash.guestEnd);
+  }
+}
+
+/**
+ * Names every cluster of a range, so that the disk is what the data file holds. Holds: the image lock.
+ *
+ * Requires: no request is in flight; the data file reads there as the disk shall.
+ */
+export async function nameClusters(
+  image: Qcow2Image,
+  start: GuestOffset,
+  end: GuestOffset,
+): Promise<void> {
+  for (let at = start; at < end; ) {
+    const chunk = await buildChunk(image, at, end - at);
+    chunk.epoch.settle();
+    l2WaitsForData(image);
+    for (const allocation of chunk.allocations) {
+      await linkAllocation(image, allocation);
+      image.pending.remove(allocation);
+    }
+    at += chunk.lengthBytes;
+  }
+}

@@ -1,0 +1,285 @@
+import { readFile } from "node:fs/promises";
+import { type BlockChild, directChild, parseOptions } from "@blocklayer/block-api";
+import { BlockError, IoVector } from "@blocklayer/bytes";
+import { driverSuite, type DriverTarget } from "@blocklayer/conformance";
+import { type MemoryDriver, openMemory } from "@blocklayer/memory";
+import { Random } from "@blocklayer/sim";
+import { describe, expect, test } from "vitest";
+import { checkQcow2, createOptions, createQcow2, openQcow2, readHeader } from "../src/index.js";
+import { describeWithQemu, qemuImg, useScratch } from "./support/qemu.js";
+import { runCommand, runQemuIo } from "./support/replay.js";
+
+const CLUSTER = 4096;
+/** A cluster that the memory store can discard. */
+const LARGE = 65536;
+
+/** An image and its data file in memory. */
+interface Pair {
+  readonly image: MemoryDriver;
+  readonly data: MemoryDriver;
+  readonly file: BlockChild;
+  readonly dataFile: BlockChild;
+}
+
+async function createPair(given: Readonly<Record<string, unknown>>): Promise<Pair> {
+  const image = openMemory();
+  const data = openMemory();
+  const file = directChild(image);
+  const dataFile = directChild(data);
+  const options = parseOptions(
+    createOptions,
+    { cluster_size: CLUSTER, data_file: "disk.data", ...given },
+    "qcow2",
+  );
+  await createQcow2({ file, dataFile, options });
+  return { image, data, file, dataFile };
+}
+
+async function expectClean(file: BlockChild): Promise<void> {
+  const result = await checkQcow2(file, await readHeader(file));
+  expect(result.findings.map(({ message }) => message)).toEqual([]);
+}
+
+for (const raw of [false, true]) {
+  driverSuite({
+    name: `qcow2 with an external data file, raw ${String(raw)}`,
+    modelRuns: 5,
+    capabilities: { write: true, writeZeroes: true, discard: true, truncate: true, backing: true },
+    async open(lengthBytes): Promise<DriverTarget> {
+      const { file, dataFile } = await createPair({ size: lengthBytes, data_file_raw: raw });
+      return {
+        driver: await openQcow2({ file, dataFile }),
+        reopen: () => openQcow2({ file, dataFile }),
+      };
+    },
+  });
+}
+
+describe("openQcow2() of an image with an external data file", () => {
+  test("must say that the data file is missing, and refuse one that no image asks for", async () => {
+    const { file, dataFile } = await createPair({ size: 8 * CLUSTER });
+    await expect(openQcow2({ file })).rejects.toMatchObject({
+      code: "EINVAL",
+      message: "'data-file' is required for this image",
+    });
+    const plain = openMemory();
+    const options = parseOptions(createOptions, { size: CLUSTER }, "qcow2");
+    await createQcow2({ file: directChild(plain), options });
+    await expect(openQcow2({ file: directChild(plain), dataFile })).rejects.toMatchObject({
+      code: "EINVAL",
+    });
+  });
+
+  test("must refuse compressed writes, and change nothing by them", async () => {
+    const { file, dataFile, data } = await createPair({ size: 8 * CLUSTER });
+    const disk = await openQcow2({ file, dataFile });
+    expect(disk.capabilities.compressedWrite).toBe(false);
+    const bytes = IoVector.of(new Uint8Array(CLUSTER).fill(1));
+    expect(() => disk.writev(0, bytes, { compressed: true })).toThrow(BlockError);
+    await disk.close();
+    expect(data.bytes.every((byte) => byte === 0)).toBe(true);
+  });
+
+  test("must refuse an entry that names another place than the guest's, or compressed data", async () => {
+    for (const [name, high, low] of [
+      ["external data lies at its guest offset", 0x80000000, 3 * CLUSTER],
+      ["compressed, which external data cannot be", 0x40000000, CLUSTER],
+    ] as const) {
+      const { file, dataFile, image } = await createPair({ size: 8 * CLUSTER });
+      const disk = await openQcow2({ file, dataFile });
+      await disk.writev(CLUSTER, IoVector.of(new Uint8Array(CLUSTER).fill(1)));
+      await disk.close();
+      const bytes = image.bytes;
+      const view = new DataView(bytes.buffer, bytes.byteOffset);
+      const l1Offset = Number(view.getBigUint64(40));
+      const l2Offset = Number(view.getBigUint64(l1Offset) & 0xfffffffffffe00n);
+      const entry = new Uint8Array(8);
+      new DataView(entry.buffer).setUint32(0, high);
+      new DataView(entry.buffer).setUint32(4, low);
+      await image.writev(l2Offset + 8, IoVector.of(entry));
+      const again = await openQcow2({ file, dataFile, readOnly: true });
+      await expect(
+        (async () => again.readv(CLUSTER, IoVector.allocate(512)))(),
+      ).rejects.toMatchObject({
+        name: "CorruptImageError",
+        message: expect.stringContaining(name),
+      });
+      await again.close();
+    }
+  });
+
+  test("flush must make data durable before the table that shows it [C5]", async () => {
+    const { image, data } = await createPair({ size: 64 * CLUSTER });
+    const calls: string[] = [];
+    const watched = (name: string, store: MemoryDriver): BlockChild => {
+      const inner = directChild(store);
+      const child = Object.create(inner) as BlockChild & { flush: () => void };
+      child.flush = () => void calls.push(`${name} flush`);
+      child.writev = (offset, source, options) => {
+        calls.push(`${name} write`);
+        return inner.writev(offset, source, options);
+      };
+      return child;
+    };
+    const disk = await openQcow2({
+      file: watched("image", image),
+      dataFile: watched("data", data),
+    });
+    await disk.writev(8 * CLUSTER, IoVector.of(new Uint8Array(CLUSTER).fill(1)));
+    calls.length = 0;
+    await disk.writev(9 * CLUSTER, IoVector.of(new Uint8Array(CLUSTER).fill(2)));
+    await disk.flushToOs();
+    const table = calls.lastIndexOf("image write");
+    expect(calls.indexOf("data write")).toBeLessThan(calls.indexOf("data flush"));
+    expect(calls.indexOf("data flush")).toBeLessThan(table);
+    await disk.close();
+  });
+});
+
+describe("discard() with an external data file", () => {
+  test("must reach the file after the flush, and never what was written again meanwhile [D2]", async () => {
+    const { file, dataFile, data } = await createPair({
+      size: 16 * LARGE,
+      cluster_size: LARGE,
+    });
+    const disk = await openQcow2({ file, dataFile });
+    const full = (value: number): IoVector => IoVector.of(new Uint8Array(4 * LARGE).fill(value));
+    await disk.writev(0, full(7));
+    await disk.flushToOs();
+    await disk.discard(0, 4 * LARGE);
+    expect(data.bytes[0]).toBe(7);
+    await disk.writev(LARGE, IoVector.of(new Uint8Array(LARGE).fill(8)));
+    await disk.flushToOs();
+    expect([0, 1, 2, 3].map((i) => data.bytes[i * LARGE])).toEqual([0, 8, 0, 0]);
+    const target = new Uint8Array(4 * LARGE);
+    await disk.readv(0, IoVector.of(target));
+    expect([0, 1, 2, 3].map((i) => target[i * LARGE])).toEqual([0, 8, 0, 0]);
+    await disk.close();
+    await expectClean(file);
+  });
+});
+
+describe("data_file_raw", () => {
+  test("must keep both views equal after random work, and through growth", async () => {
+    for (let seed = 1; seed <= 6; seed++) {
+      const random = new Random(seed);
+      let size = 40 * CLUSTER + 512 * random.below(8);
+      const { file, dataFile, data } = await createPair({ size, data_file_raw: true });
+      let model = new Uint8Array(size);
+      for (let round = 0; round < 4; round++) {
+        const disk = await openQcow2({ file, dataFile });
+        for (let i = 0; i < 50; i++) {
+          const offset = random.below(size);
+          const length = 1 + random.below(Math.min(5 * CLUSTER, size - offset));
+          const kind = random.below(4);
+          if (kind < 2) {
+            const value = 1 + random.below(255);
+            await disk.writev(offset, IoVector.of(new Uint8Array(length).fill(value)));
+            model.fill(value, offset, offset + length);
+          } else if (kind === 2) {
+            await disk.writeZeroes(offset, length, { mayUnmap: random.below(2) === 0 });
+            model.fill(0, offset, offset + length);
+          } else {
+            await disk.discard(offset, length);
+            const end = offset + length;
+            const first = Math.ceil(offset / CLUSTER) * CLUSTER;
+            const last = end === size ? size : Math.floor(end / CLUSTER) * CLUSTER;
+            if (last > first) model.fill(0, first, last);
+          }
+        }
+        const target = new Uint8Array(size);
+        await disk.readv(0, IoVector.of(target));
+        expect(Buffer.compare(target, model)).toBe(0);
+        await disk.flushToOs();
+        expect(Buffer.compare(data.bytes, model)).toBe(0);
+        const grown = new Uint8Array(size + 512 * (1 + random.below(100)));
+        grown.set(model);
+        model = grown;
+        size = grown.length;
+        await disk.truncate(size);
+        await disk.close();
+        expect(Buffer.compare(data.bytes, model)).toBe(0);
+        await expectClean(file);
+      }
+    }
+  });
+
+  test("must show through the image what is written into the data file alone", async () => {
+    const { file, dataFile, data } = await createPair({ size: 16 * CLUSTER, data_file_raw: true });
+    await data.writev(5 * CLUSTER, IoVector.of(new Uint8Array(CLUSTER).fill(9)));
+    const disk = await openQcow2({ file, dataFile });
+    const target = new Uint8Array(CLUSTER);
+    await disk.readv(5 * CLUSTER, IoVector.of(target));
+    expect(target.every((byte) => byte === 9)).toBe(true);
+    await disk.close();
+  });
+});
+
+describeWithQemu("interop with an external data file", () => {
+  const scratch = useScratch();
+
+  function commandsOf(random: Random, sizeKiB: number): string[] {
+    return Array.from({ length: 30 }, () => {
+      const offset = random.below(sizeKiB);
+      const length = 1 + random.below(Math.min(300, sizeKiB - offset));
+      const range = `${offset}k ${length}k`;
+      const whole = `${Math.floor(offset / 64) * 64}k ${Math.ceil(length / 64) * 64}k`;
+      const kinds = [
+        `write -P ${1 + random.below(255)} ${range}`,
+        `write -P ${1 + random.below(255)} ${range}`,
+        `write -z ${range}`,
+        `write -z -u ${range}`,
+        `discard ${whole}`,
+        "flush",
+      ];
+      return kinds[random.below(kinds.length)] as string;
+    });
+  }
+
+  test.each([1, 2, 3, 4, 5, 6])(
+    "must leave the map and the data that qemu-io leaves: list %i",
+    { timeout: 60_000 },
+    async (seed) => {
+      const random = new Random(seed);
+      const raw = seed % 2 === 0 ? "on" : "off";
+      const sizeKiB = 4096;
+      const twin = scratch(`twin${seed}.qcow2`);
+      const twinData = scratch(`twin${seed}.data`);
+      const options = `data_file=${twinData},data_file_raw=${raw}`;
+      expect(await qemuImg("create", "-q", "-f", "qcow2", "-o", options, twin, "4M")).toMatchObject(
+        {
+          code: 0,
+        },
+      );
+      const image = openMemory({ bytes: new Uint8Array(await readFile(twin)) });
+      const data = openMemory({ bytes: new Uint8Array(sizeKiB * 1024) });
+      const commands = commandsOf(random, sizeKiB - 300);
+      await runQemuIo(twin, commands);
+      const parts = { file: directChild(image), dataFile: directChild(data) };
+      const disk = await openQcow2(parts);
+      for (const command of commands) await runCommand(disk, command);
+      await disk.close();
+      await expectClean(parts.file);
+      const theirs = {
+        file: directChild(openMemory({ bytes: new Uint8Array(await readFile(twin)) })),
+        dataFile: directChild(openMemory({ bytes: new Uint8Array(await readFile(twinData)) })),
+      };
+      const [ours, peer] = [
+        await openQcow2({ ...parts, readOnly: true }),
+        await openQcow2({ ...theirs, readOnly: true }),
+      ];
+      const [ourBytes, peerBytes] = [new Uint8Array(4 * 2 ** 20), new Uint8Array(4 * 2 ** 20)];
+      await ours.readv(0, IoVector.of(ourBytes));
+      await peer.readv(0, IoVector.of(peerBytes));
+      expect(Buffer.compare(ourBytes, peerBytes)).toBe(0);
+      for (let at = 0; at < ourBytes.length; ) {
+        const left = ourBytes.length - at;
+        const status = await ours.blockStatus(at, left);
+        expect(status).toEqual(await peer.blockStatus(at, left));
+        at += status.lengthBytes;
+      }
+      await ours.close();
+      await peer.close();
+    },
+  );
+});
