@@ -8,10 +8,11 @@
  *
  * Source: the qcow2 specification, "Snapshots".
  */
-import { alignUp, IoVector, joinU64, viewOf } from "@blocklayer/bytes";
+import { alignUp, joinU64, viewOf } from "@blocklayer/bytes";
 import { ENTRY_BYTES, type HostOffset, MAX_L1_BYTES, SNAPSHOT_HEADER_BYTES } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { L1Table } from "../mapping/l1-table.js";
+import { readTable } from "../read-tables.js";
 import { OVERLAP } from "./overlap.js";
 
 /** The longest snapshot entry that is believed: QEMU's own limit is 1 KiB of extra data and names. */
@@ -55,7 +56,7 @@ async function scanSnapshots(image: Qcow2Image): Promise<SnapshotL1[]> {
   const found: SnapshotL1[] = [];
   let at = snapshotsOffset;
   for (let i = 0; i < snapshotCount; i++) {
-    const head = viewOf(await readBytes(image, at, SNAPSHOT_HEADER_BYTES));
+    const head = viewOf(await readTable(image.file, at, SNAPSHOT_HEADER_BYTES));
     const offset = joinU64(head.getUint32(0), head.getUint32(4));
     const entryCount = head.getUint32(8);
     const names = head.getUint16(12) + head.getUint16(14);
@@ -71,12 +72,7 @@ async function scanSnapshots(image: Qcow2Image): Promise<SnapshotL1[]> {
 async function addSnapshot(image: Qcow2Image, { offset, entryCount }: SnapshotL1): Promise<void> {
   image.overlap.add(OVERLAP.inactiveL1, offset, entryCount * ENTRY_BYTES);
   if (!image.overlap.wants(OVERLAP.inactiveL2)) return;
-  const bytes = await readBytes(image, offset, entryCount * ENTRY_BYTES);
+  const bytes = await readTable(image.file, offset, entryCount * ENTRY_BYTES);
   addL2Tables(image, L1Table.decode(offset, bytes), OVERLAP.inactiveL2);
 }
 
-async function readBytes(image: Qcow2Image, at: HostOffset, length: number): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
-  await image.readHost(at, IoVector.of(bytes));
-  return bytes;
-}
