@@ -12,9 +12,11 @@ blocklayer's disk image tool: qemu-img's words
     -V, --version    show the version and exit
 
 Commands:
+  bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]]
+         [-g granularity] [--image-opts] [-f fmt] filename bitmap
   check [--image-opts] [-q] [-f fmt] [--output=ofmt] [-T src_cache] [-U] filename
   compare [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2
-  convert [--image-opts] [--target-image-opts] [--target-is-zero] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt]
+  convert [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt]
           [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options]
           [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage]
           filename [filename2 [...]] output_filename

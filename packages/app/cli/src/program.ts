@@ -10,6 +10,7 @@ import type { Command, Terminal } from "./terminal.js";
 import { VERSION } from "./version.js";
 
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  bitmap: async () => (await import("./commands/bitmap.js")).bitmap,
   check: async () => (await import("./commands/check.js")).check,
   compare: async () => (await import("./commands/compare.js")).compare,
   convert: async () => (await import("./commands/convert.js")).convert,
@@ -22,7 +23,6 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
 const LATER = [
   "amend",
   "bench",
-  "bitmap",
   "commit",
   "dd",
   "measure",

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { blk, type Transcript } from "./support/fake-terminal.js";
 import { makeFixtures } from "./support/fixtures.js";
 import type { Difference } from "./support/golden-case.js";
+import { BITMAP_CASES } from "./support/golden-bitmap.js";
 import { CHECK_CASES } from "./support/golden-check.js";
 import { COMPARE_CASES } from "./support/golden-compare.js";
 import { CONVERT_CASES } from "./support/golden-convert.js";
@@ -19,6 +20,7 @@ const TABLES = {
   usage: USAGE_CASES,
   create: CREATE_CASES,
   info: INFO_CASES,
+  bitmap: BITMAP_CASES,
   check: CHECK_CASES,
   map: MAP_CASES,
   compare: COMPARE_CASES,

@@ -15,6 +15,7 @@
  * 7. A method that has nothing to wait for returns plainly, without a promise.
  */
 import type { IoVector, MaybePromise } from "@blocklayer/bytes";
+import type { BitmapControl } from "./bitmaps.js";
 import type { DebugControl, DebugEvent } from "./debug.js";
 import type { BlockLimits } from "./limits.js";
 import type { Permissions } from "./permissions.js";
@@ -122,6 +123,8 @@ export interface BlockDriver extends BlockIo {
   statistics?(): Readonly<Record<string, number | boolean | string>>;
   /** Looks for broken metadata. Read-only. */
   check?(options?: RequestOptions): MaybePromise<CheckResult>;
+  /** Dirty bitmaps, where the format keeps them. */
+  readonly bitmaps?: BitmapControl | undefined;
   /** Hears of a moment in the work of the driver above. It may wait (parked), and it never fails. */
   readonly debugEvent?: ((event: DebugEvent) => MaybePromise<void>) | undefined;
   /** Drivers that park requests: how to ask for it. */

@@ -1,5 +1,11 @@
 /** The contract between drivers and the graph. Start reading in driver.ts. */
 export type {
+  BitmapControl,
+  DirtyBitmap,
+  DirtyBitmapOptions,
+  DirtyRange,
+} from "./bitmaps.js";
+export type {
   BackingReference,
   CreateContext,
   CreateFileContext,

@@ -9,6 +9,7 @@
  * 2. `close` lets go of the codec and flushes, in any state.
  */
 import type {
+  BitmapControl,
   BlockCapabilities,
   BlockDriver,
   BlockLimits,
@@ -31,6 +32,7 @@ import {
   type MaybePromise,
   UnsupportedError,
 } from "@blocklayer/bytes";
+import { Qcow2Bitmaps } from "./bitmap/control.js";
 import { checkQcow2 } from "./check/check.js";
 import { writeCompressed } from "./compressed/write.js";
 import { refuseWriting } from "./header/features.js";
@@ -54,7 +56,7 @@ import {
   settleCompressedCache,
   wantsCompressedCache,
 } from "./writeback/compressed-cache-switch.js";
-import { BestEffort, flushToOs } from "./writeback/flush.js";
+import { BestEffort, flushLocked, flushToOs } from "./writeback/flush.js";
 import { markCorrupt, prepareForWriting } from "./writeback/prepare.js";
 
 /** Compressed data is read by whole sectors, so the file reaches to the end of the last one. */
@@ -63,12 +65,21 @@ const COMPRESSED_SECTOR_BYTES = 512;
 export class Qcow2Driver implements BlockDriver {
   readonly driverName = "qcow2";
   readonly limits: BlockLimits;
+  readonly bitmaps: BitmapControl;
   readonly #image: Qcow2Image;
   #capabilities: BlockCapabilities;
   #closed = false;
 
   constructor(image: Qcow2Image) {
     this.#image = image;
+    this.bitmaps = new Qcow2Bitmaps(
+      image,
+      (op, work) => this.#change(op, work),
+      async () => {
+        await flushLocked(image);
+        await this.#storeBitmaps();
+      },
+    );
     const { clusterSize } = image.geometry;
     this.limits = limitsOf({
       maxTransfer: MAX_TRANSFER_BYTES,
@@ -103,21 +114,26 @@ export class Qcow2Driver implements BlockDriver {
         });
       }
       const { signal } = options;
-      return this.#change("write", () =>
-        writeCompressed(image, offset, source, signal === undefined ? undefined : { signal }),
-      );
+      return this.#change("write", () => {
+        image.bitmaps.mark(offset, source.lengthBytes);
+        return writeCompressed(image, offset, source, signal === undefined ? {} : { signal });
+      });
     }
     // The fast way, for images that are being written already: no closure, no promise of our own.
     if (image.writePrepared && image.failure === undefined && !this.#closed) {
       let written: MaybePromise<void>;
       try {
+        image.bitmaps.mark(offset, source.lengthBytes);
         written = writeGuest(image, offset, source, options);
       } catch (error) {
         return this.#failed(error);
       }
       return written instanceof Promise ? written.catch(this.#rethrow) : written;
     }
-    return this.#change("write", () => writeGuest(image, offset, source, options));
+    return this.#change("write", () => {
+      image.bitmaps.mark(offset, source.lengthBytes);
+      return writeGuest(image, offset, source, options);
+    });
   }
 
   writeZeroes(
@@ -126,12 +142,18 @@ export class Qcow2Driver implements BlockDriver {
     options: WriteZeroesOptions = {},
   ): MaybePromise<void> {
     this.#begin("write zeroes", offset, lengthBytes, options);
-    return this.#change("write zeroes", () => zeroGuest(this.#image, offset, lengthBytes, options));
+    return this.#change("write zeroes", () => {
+      this.#image.bitmaps.mark(offset, lengthBytes);
+      return zeroGuest(this.#image, offset, lengthBytes, options);
+    });
   }
 
   discard(offset: number, lengthBytes: number, options?: RequestOptions): MaybePromise<void> {
     this.#begin("discard", offset, lengthBytes, options);
-    return this.#change("discard", () => discardGuest(this.#image, offset, lengthBytes, options));
+    return this.#change("discard", () => {
+      this.#image.bitmaps.mark(offset, lengthBytes);
+      return discardGuest(this.#image, offset, lengthBytes, options);
+    });
   }
 
   blockStatus(
@@ -172,6 +194,7 @@ export class Qcow2Driver implements BlockDriver {
     }
     if (!image.readOnly && request.readOnly) {
       await this.flushToOs();
+      await this.#storeBitmaps();
       await this.#padFile();
     }
     image.readOnly = request.readOnly;
@@ -198,6 +221,8 @@ export class Qcow2Driver implements BlockDriver {
     const walk = new BestEffort(image.nodeName);
     if (!image.readOnly && image.touched) {
       await walk.attempt("flush", () => this.flushToOs());
+      // Bitmaps that are stored claim that the disk is as they say.
+      if (walk.succeeded) await walk.attempt("bitmaps", () => this.#storeBitmaps());
       await walk.attempt("end of the file", () => this.#padFile());
       await walk.attempt("data file", () => image.externalData?.child.flush());
       await walk.attempt("sync", () => image.file.flush());
@@ -266,6 +291,19 @@ export class Qcow2Driver implements BlockDriver {
   async #failed(error: unknown): Promise<never> {
     if (error instanceof DamageError) await markCorrupt(this.#image, error);
     throw error;
+  }
+
+  /** What is written next is noted anew: the image is prepared for writing again. */
+  async #storeBitmaps(): Promise<void> {
+    const image = this.#image;
+    const lease = await image.lock.acquire();
+    try {
+      await image.bitmaps.store();
+      image.writePrepared = false;
+      image.preparing = undefined;
+    } finally {
+      lease.release();
+    }
   }
 
   /** Makes the file end with whole sectors, as readers of compressed data expect. */

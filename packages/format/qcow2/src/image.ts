@@ -16,6 +16,7 @@ import { BlockError, IoVector, type MaybePromise } from "@blocklayer/bytes";
 import { CoMutex } from "@blocklayer/co-lock";
 import type { ClusterCodec } from "@blocklayer/codec";
 import type { L2Cache, RefcountCache, TableStore } from "@blocklayer/metadata-cache";
+import { ImageBitmaps } from "./bitmap/bitmaps.js";
 import { ClusterReadCache } from "./compressed/cluster-read-cache.js";
 import { PayloadPool } from "./compressed/payload-pool.js";
 import { type Geometry, geometryOf, type HostOffset } from "./geometry.js";
@@ -80,6 +81,7 @@ export class Qcow2Image {
   readonly pending: PendingAllocations = new PendingAllocations();
   readonly allocator: AllocatorState = new AllocatorState();
   readonly frees: DeferredFrees;
+  readonly bitmaps: ImageBitmaps;
   /** Present while compressed writes are gathered: see writeback/compressed-cache-switch.ts. */
   compressedCache: CompressedCache | undefined;
   compressedCacheMode: CompressedCacheMode;
@@ -144,6 +146,7 @@ export class Qcow2Image {
     this.compressedCacheMode = parts.compressedWriteCache;
     this.inFlight = new HostInFlight((cluster) => this.allocator.mayReuse(cluster));
     this.frees = new DeferredFrees(parts.discardPolicy);
+    this.bitmaps = new ImageBitmaps(this);
     this.overlap = new OverlapIndex(this.geometry.clusterSize, parts.overlapLevel);
     this.readCache = new ClusterReadCache(this.geometry.clusterSize);
     this.perCluster = 1 / this.geometry.clusterSize;

@@ -16,6 +16,11 @@ import {
   INCOMPATIBLE,
   type Qcow2Header,
 } from "./header/header.js";
+import { readBitmaps } from "./bitmap/bitmaps.js";
+import { BITMAP_FLAG, type BitmapEntry } from "./bitmap/directory.js";
+import { geometryOf } from "./geometry.js";
+import { type BitmapsExtension, bitmapsExtensionIn } from "./header/extensions.js";
+import { bitmapsAreConsistent } from "./header/features.js";
 import { readTable } from "./read-tables.js";
 import { readSnapshotTable, type SnapshotEntry } from "./snapshot/table.js";
 
@@ -27,7 +32,10 @@ const NANOSECONDS = 1_000_000_000n;
  * @returns `data` has for version 2: `compat`, `compression-type`, `refcount-bits`; for version 3
  *   also `lazy-refcounts`, `corrupt`, `extended-l2`
  */
-export function formatInfoOf(header: Qcow2Header): FormatInfo {
+export function formatInfoOf(
+  header: Qcow2Header,
+  bitmaps: readonly BitmapEntry[] = [],
+): FormatInfo {
   const { incompatible, backingFilename, backingFormat } = header;
   const isCorrupt = hasFeature(incompatible, INCOMPATIBLE.corrupt);
   const compressionType = header.compressionType === COMPRESSION_TYPE.zstd ? "zstd" : "zlib";
@@ -50,11 +58,27 @@ export function formatInfoOf(header: Qcow2Header): FormatInfo {
             compat: "1.1",
             "compression-type": compressionType,
             "lazy-refcounts": hasFeature(header.compatible, COMPATIBLE.lazyRefcounts),
+            ...(bitmaps.length === 0 ? {} : { bitmaps: bitmaps.map(bitmapRow) }),
             "refcount-bits": refcountBits,
             ...dataFileRows(header),
             corrupt: isCorrupt,
             "extended-l2": hasFeature(incompatible, INCOMPATIBLE.extendedL2),
           },
+  };
+}
+
+function bitmapRow({
+  flags,
+  nameBytes,
+  granularityBits,
+}: BitmapEntry): Readonly<Record<string, unknown>> {
+  return {
+    flags: [
+      ...((flags & BITMAP_FLAG.inUse) === 0 ? [] : ["in-use"]),
+      ...((flags & BITMAP_FLAG.auto) === 0 ? [] : ["auto"]),
+    ],
+    name: new TextDecoder().decode(nameBytes),
+    granularity: 2 ** granularityBits,
   };
 }
 
@@ -68,13 +92,33 @@ function dataFileRows(header: Qcow2Header): Readonly<Record<string, string | boo
 }
 
 /**
- * The facts of an image: those of its header, and its snapshots. Answers without a promise when there are none.
+ * The facts of an image: those of its header, its bitmaps and its snapshots. Answers without a promise when there
+ * are none of the two.
  *
- * @throws CorruptImageError when an entry of the snapshot table breaks a rule; BlockError of the file
+ * @throws CorruptImageError when an entry of the snapshot table or of the bitmap directory breaks a rule; BlockError
+ *   of the file
  */
 export function imageInfoOf(file: BlockChild, header: Qcow2Header): MaybePromise<FormatInfo> {
-  const info = formatInfoOf(header);
-  return header.snapshotCount === 0 ? info : withSnapshots(info, file, header);
+  const geometry = geometryOf(header);
+  const bitmaps = bitmapsAreConsistent(header)
+    ? bitmapsExtensionIn(header.extensions, geometry.clusterSize)
+    : undefined;
+  if (header.snapshotCount === 0 && bitmaps === undefined) return formatInfoOf(header);
+  return longInfoOf(file, header, bitmaps);
+}
+
+async function longInfoOf(
+  file: BlockChild,
+  header: Qcow2Header,
+  extension: BitmapsExtension | undefined,
+): Promise<FormatInfo> {
+  const parts = { file, geometry: geometryOf(header), nodeName: file.nodeName };
+  const bitmaps = await readBitmaps(parts, extension);
+  const info = formatInfoOf(
+    header,
+    bitmaps.flatMap(({ stored }) => stored ?? []),
+  );
+  return header.snapshotCount === 0 ? info : await withSnapshots(info, file, header);
 }
 
 async function withSnapshots(

@@ -11,6 +11,7 @@
 import { BlockError, hex, IoVector, KiB, type MaybePromise } from "@blocklayer/bytes";
 import { CoMutex } from "@blocklayer/co-lock";
 import {
+  type BitmapControl,
   type BlockCapabilities,
   type BlockChild,
   type BlockLimits,
@@ -23,6 +24,7 @@ import {
   type WriteZeroesOptions,
 } from "@blocklayer/block-api";
 import { updatePermissions } from "./attach.js";
+import { BackendBitmaps } from "./bitmaps.js";
 import { type LayeredStatus, refuseForeignBase, statusAbove } from "./block-status.js";
 import { ChildHandle } from "./child-handle.js";
 import { ErrorCollector, release } from "./close.js";
@@ -52,6 +54,7 @@ export class BlockBackend implements AsyncDisposable {
   readonly #writethrough: boolean;
   /** One `truncate` at a time has the permission for it. */
   readonly #resizing: CoMutex = new CoMutex("truncate");
+  #bitmaps: BackendBitmaps | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
   #closed = false;
 
@@ -180,6 +183,19 @@ export class BlockBackend implements AsyncDisposable {
     } finally {
       lease.release();
     }
+  }
+
+  /** Dirty bitmaps, where the root node's format keeps them. The node is at rest while they change. */
+  get bitmaps(): BitmapControl | undefined {
+    const { bitmaps } = this.root.driver;
+    if (bitmaps === undefined) return undefined;
+    this.#bitmaps ??= new BackendBitmaps(this.root, bitmaps, {
+      refuseClosed: (op) => this.#refuseClosed(op),
+      refuseReadOnly: (op) => {
+        if (this.readOnly) throw readOnlyError(op, this.root.name);
+      },
+    });
+    return this.#bitmaps;
   }
 
   /** The extent at `offset` as the root node alone sees it. */

@@ -1,4 +1,10 @@
 /** The services behind qemu-img's words. Start reading in open/open-image.ts. */
+export {
+  type BitmapAction,
+  copyBitmaps,
+  type CopyBitmapsOptions,
+  editBitmap,
+} from "./bitmap/edit-bitmaps.js";
 export { checkImage, type CheckImageOptions, type CheckImageResult } from "./info/check-image.js";
 export { compareImages } from "./compare/compare-images.js";
 export type { CompareOptions, CompareResult } from "./compare/types.js";

@@ -54,6 +54,8 @@ export interface ConvertWords {
   readonly rateLimitBytesPerSecond: number | undefined;
   readonly parallel: number;
   readonly outOfOrder: boolean;
+  readonly bitmaps: boolean;
+  readonly skipBrokenBitmaps: boolean;
   readonly salvage: boolean;
   readonly progress: boolean;
   readonly quiet: boolean;
@@ -72,6 +74,9 @@ export function readConvertWords(
   const target = positionals.at(-1);
   if (target === undefined || positionals.length < 2) {
     throw new UsageError("Must specify image file name");
+  }
+  if (values.bitmaps === true && positionals.length > 2) {
+    throw new UsageError("Copying bitmaps only possible with single source");
   }
   const rate = values["rate-limit"];
   return {
@@ -92,6 +97,8 @@ export function readConvertWords(
     parallel: parallelOf(values.coroutines),
     outOfOrder: values["out-of-order"] === true,
     salvage: values.salvage === true,
+    bitmaps: values.bitmaps === true,
+    skipBrokenBitmaps: values["skip-broken-bitmaps"] === true,
     progress: values.progress === true && values.quiet !== true,
     quiet: values.quiet === true,
   };
@@ -99,8 +106,8 @@ export function readConvertWords(
 
 function refuseContradictions(values: Values): void {
   const noCreate = values["no-create"] === true;
-  if (values.bitmaps === true || values["skip-broken-bitmaps"] === true) {
-    throw new UsageError("Bitmaps (--bitmaps) are not supported by this version");
+  if (values["skip-broken-bitmaps"] === true && values.bitmaps !== true) {
+    throw new UsageError("Use of --skip-broken-bitmaps requires --bitmaps");
   }
   if (values["snapshot-param"] !== undefined) {
     throw new UsageError("Reading a snapshot (-l) is not supported by this version");

@@ -9,6 +9,7 @@ import { BlockError, hasCode } from "@blocklayer/bytes";
 import {
   convertImage,
   ConvertTarget,
+  copyBitmaps,
   type ExistingTargetOptions,
   type NewTargetOptions,
   openImage,
@@ -80,6 +81,7 @@ async function convertTo(
       ...(targetBacking === undefined ? {} : { targetBacking }),
       ...(rateLimitBytesPerSecond === undefined ? {} : { rateLimitBytesPerSecond }),
     });
+    if (words.bitmaps) await copyBitmapsTo(words, sources, target.backend, terminal);
     await target.complete();
   } catch (error) {
     const fate = await target.abandon();
@@ -90,6 +92,20 @@ async function convertTo(
     const why = hasCode(error, "ECANCELED") ? "convert was interrupted" : reasonOf(error);
     throw new BlockError("EIO", `${why}; ${what}`, { cause: error });
   }
+}
+
+/** Stored before the target counts as whole. */
+async function copyBitmapsTo(
+  { skipBrokenBitmaps: skipBroken }: ConvertWords,
+  [source]: readonly BlockBackend[],
+  target: BlockBackend,
+  terminal: Terminal,
+): Promise<void> {
+  if (source === undefined) return;
+  const onSkipped = (name: string): void => {
+    terminal.err(`${terminal.programName}: warning: Skipping inconsistent bitmap '${name}'\n`);
+  };
+  await copyBitmaps(source, target, { skipBroken, onSkipped });
 }
 
 /** What went wrong, without the engine's remark that the target is incomplete: its fate is told here. */
@@ -131,10 +147,13 @@ async function openTarget(
   return await whileMaking(target, what, () => ConvertTarget.create(options));
 }
 
-/** Said before anything is made. Of the formats here only qcow2 has compressed clusters. */
-function refuseFormat({ compressed, targetFormat }: ConvertWords): void {
+/** Said before anything is made. Of the formats here only qcow2 has compressed clusters and bitmaps. */
+function refuseFormat({ bitmaps, compressed, targetFormat }: ConvertWords): void {
   if (!DRIVERS.some(({ name }) => name === targetFormat)) {
     throw new UsageError(`Unknown file format '${targetFormat}'`);
+  }
+  if (bitmaps && targetFormat !== "qcow2") {
+    throw new UsageError(`Format driver '${targetFormat}' does not support bitmaps`);
   }
   if (compressed && targetFormat !== "qcow2") {
     throw new UsageError("Compression not supported for this file format");

@@ -1,5 +1,13 @@
 /** The images that the golden command lines are about; made by the real tools in the working directory. */
-import { closeSync, mkdirSync, openSync, truncateSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { must } from "./qemu.js";
 
 export function makeFixtures(): void {
@@ -105,6 +113,14 @@ export function makeFixtures(): void {
     "4M",
   );
   must("qemu-io", "-c", "write -P 1 0 64k", "-c", "write -P 2 1M 100k", "apart.qcow2");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "bits.qcow2", "4M");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "marked.qcow2", "4M");
+  must("qemu-img", "bitmap", "--add", "-g", "1k", "marked.qcow2", "theirs");
+  must("qemu-img", "bitmap", "--add", "--disable", "marked.qcow2", "idle");
+  must("qemu-io", "-c", "write -P 1 100k 300k", "marked.qcow2");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "stale.qcow2", "1M");
+  must("qemu-img", "bitmap", "--add", "stale.qcow2", "gone");
+  must("qemu-img", "bitmap", "--add", "stale.qcow2", "good");
   must("qemu-img", "create", "-q", "-f", "raw", "small.raw", "1M");
   writeFileSync("text.txt", "no image\n");
   writeFileSync("nothing.raw", "");
@@ -130,6 +146,11 @@ function damage(): void {
   poke("bad-features.qcow2", 72 + 7, [0x80]);
   copy("bad-cluster.qcow2");
   poke("bad-cluster.qcow2", 20, [0, 0, 0, 40]);
+  // The first entry of the bitmap directory is marked as in use.
+  const stale = readFileSync("stale.qcow2");
+  const extension = stale.indexOf(Uint8Array.of(0x23, 0x85, 0x28, 0x75));
+  const directory = Number(stale.readBigUInt64BE(extension + 24));
+  poke("stale.qcow2", directory + 15, [3]);
   copy("dirty.qcow2");
   poke("dirty.qcow2", 72 + 7, [1]);
   copy("short.qcow2");

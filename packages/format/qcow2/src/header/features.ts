@@ -82,7 +82,8 @@ export function refuseWriting(header: Pick<Qcow2Header, "incompatible">, nodeNam
 export function autoclearForWriting(
   header: Pick<Qcow2Header, "incompatible" | "autoclear">,
 ): bigint {
-  return header.autoclear & (hasRawDataFile(header) ? AUTOCLEAR.rawDataFile : 0n);
+  const raw = hasRawDataFile(header) ? AUTOCLEAR.rawDataFile : 0n;
+  return header.autoclear & (AUTOCLEAR.bitmaps | raw);
 }
 
 /** Whether the bitmaps extension can be trusted. */

@@ -56,6 +56,7 @@ export async function truncateGuest(
     const message = "qcow2: the size of a version 2 image with snapshots cannot be changed";
     throw new UnsupportedError(message, details);
   }
+  await withLock(image, () => image.bitmaps.beforeResize());
   await image.externalData?.resize(lengthBytes);
   await withLock(image, () => growL1(image, lengthBytes));
   // In memory first: the zeroes lie past the old end. The file shows the new part only when it is zero [C1].
@@ -75,6 +76,7 @@ export async function truncateGuest(
     image.changeHeader({ virtualSize: oldLength });
     throw error;
   }
+  image.bitmaps.resize(lengthBytes);
 }
 
 async function withLock(image: Qcow2Image, work: () => Promise<void>): Promise<void> {

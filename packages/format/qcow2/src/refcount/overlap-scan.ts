@@ -75,4 +75,3 @@ async function addSnapshot(image: Qcow2Image, { offset, entryCount }: SnapshotL1
   const bytes = await readTable(image.file, offset, entryCount * ENTRY_BYTES);
   addL2Tables(image, L1Table.decode(offset, bytes), OVERLAP.inactiveL2);
 }
-

@@ -80,6 +80,10 @@ export class BestEffort {
     }
   }
 
+  get succeeded(): boolean {
+    return this.#failures.length === 0;
+  }
+
   end(): void {
     const [first, ...others] = this.#failures;
     if (first === undefined) return;

@@ -5,7 +5,8 @@
  *
  * 1. Autoclear bits of features that this version does not maintain are cleared, durably, before
  *    anything else changes [C15]. Reading never does this.
- * 2. Damage that a writer finds marks a version 3 image as corrupt, and fails the node [C16].
+ * 2. Bitmaps that record are in use in the file before anything changes: see bitmap/bitmaps.ts.
+ * 3. Damage that a writer finds marks a version 3 image as corrupt, and fails the node [C16].
  */
 import { viewOf } from "@blocklayer/bytes";
 import { INCOMPATIBLE } from "../header/header.js";
@@ -38,6 +39,7 @@ async function prepare(image: Qcow2Image): Promise<void> {
       await writeFeatures(image, HEADER_AUTOCLEAR_POSITION, autoclear);
       image.changeHeader({ autoclear });
     }
+    await image.bitmaps.prepare();
     image.writePrepared = true;
     image.touched = true;
   } finally {
