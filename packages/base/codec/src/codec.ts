@@ -1,16 +1,16 @@
 /**
  * What a cluster codec is, and the checks that every codec shares.
  *
- * Above: the qcow2 driver. Below: portable-deflate (everywhere) and node-deflate (Node).
+ * Above: the qcow2 driver. Below: portable-deflate and portable-zstd (everywhere), node-codec (Node).
  */
-import { assert, BlockError, type MaybePromise, UnsupportedError } from "@blocklayer/bytes";
+import { assert, BlockError, type MaybePromise } from "@blocklayer/bytes";
 
 /** The compression types that qcow2 has names for. */
 export type CodecName = "deflate" | "zstd";
 
-/** One cluster to inflate. */
+/** One cluster to decompress. */
 export interface DecompressItem {
-  /** A stream, with or without padding behind it. */
+  /** A deflate stream or zstd frames, with or without padding behind. */
   readonly payload: Uint8Array;
   /** The cluster. It is filled from its first byte to its last. */
   readonly target: Uint8Array;
@@ -31,15 +31,15 @@ export interface ClusterCodec {
     maxBytes: number,
   ): MaybePromise<readonly (Uint8Array | undefined)[]>;
   /**
-   * Inflates one cluster. Bytes behind the end of the stream are ignored, and so is a stream that
-   * would go on when the target is full.
+   * Decompresses one cluster. Bytes behind the end of the stream are ignored, and so is a deflate
+   * stream that would go on when the target is full. zstd frames have to end there, as in QEMU.
    *
-   * @throws BlockError `EIO` when the payload is damaged or does not fill the target
+   * @throws BlockError `EIO` when the payload is damaged or does not fill the target; `ENOMEM`
    *
    * **After failure:** the target's bytes are undefined.
    */
   decompress(payload: Uint8Array, target: Uint8Array): MaybePromise<void>;
-  /** Inflates many clusters, in parallel where that is possible. Fails with the first error. */
+  /** Decompresses many clusters, in parallel where that is possible. Fails with the first error. */
   decompressMany(items: readonly DecompressItem[]): MaybePromise<void>;
   /** Waits for what is under way and frees the threads. Later calls throw BlockError `ECLOSED`. */
   close(): MaybePromise<void>;
@@ -47,25 +47,33 @@ export interface ClusterCodec {
 
 /** How a codec is set up. */
 export interface CodecOptions {
-  /** 1 (fast) to 9 (small); 6 when left out, as QEMU does. */
+  /** One of the levels of COMPRESSION_LEVELS; what QEMU takes when left out. */
   readonly level?: number;
   /** How many worker threads it may start, from 1; one per CPU, 16 at most, when left out. */
   readonly threads?: number;
 }
 
-/** The level that QEMU compresses with. */
-const DEFAULT_LEVEL = 6;
-
-/** The level of the options, checked. */
-export function checkedLevel(options: CodecOptions): number {
-  const level = options.level ?? DEFAULT_LEVEL;
-  if (Number.isInteger(level) && level >= 1 && level <= 9) return level;
-  throw new BlockError("EINVAL", `compression level ${level} is not between 1 and 9`);
+/** Which levels a compression type has: higher ones are slower and give less. */
+export interface LevelRange {
+  readonly min: number;
+  readonly max: number;
+  /** What QEMU compresses with. */
+  readonly default: number;
 }
 
-/** The refusal of a codec that this version does not have. */
-export function unsupportedCodec(name: string): UnsupportedError {
-  return new UnsupportedError(`compression type '${name}' is not supported`, { op: "open" });
+/** zstd has levels below 1 too: those give up more than they gain on clusters. */
+export const COMPRESSION_LEVELS: Readonly<Record<CodecName, LevelRange>> = {
+  deflate: { min: 1, max: 9, default: 6 },
+  zstd: { min: 1, max: 22, default: 3 },
+};
+
+/** The level of the options, checked. */
+export function checkedLevel(name: CodecName, options: CodecOptions): number {
+  const { min, max, default: usual } = COMPRESSION_LEVELS[name];
+  const level = options.level ?? usual;
+  if (Number.isInteger(level) && level >= min && level <= max) return level;
+  const message = `compression level ${level} is not between ${min} and ${max}, the levels of ${name}`;
+  throw new BlockError("EINVAL", message);
 }
 
 /** The error of a payload that does not give its cluster. */

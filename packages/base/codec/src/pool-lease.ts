@@ -2,7 +2,7 @@
  * One pool of threads for all codecs of the process that want the same number of them, so that ten
  * open images do not start ten pools.
  *
- * Above: NodeDeflateCodec. Below: WorkerPool.
+ * Above: NodeCodec. Below: WorkerPool.
  */
 import { assert } from "@blocklayer/bytes";
 import { WorkerPool } from "./worker-pool.js";

@@ -32,7 +32,7 @@ export class PortableDeflateCodec implements ClusterCodec {
   #closed = false;
 
   constructor(options: CodecOptions) {
-    this.#level = checkedLevel(options) as FflateLevel;
+    this.#level = checkedLevel("deflate", options) as FflateLevel;
   }
 
   compress(clusters: readonly Uint8Array[], maxBytes: number): readonly (Uint8Array | undefined)[] {

@@ -1,7 +1,7 @@
 /**
  * How bytes reach a worker: by reference when they are shared already, else through scratch memory.
  *
- * Above: deflate-jobs. Below: SharedArrayBuffer.
+ * Above: codec-jobs. Below: SharedArrayBuffer.
  *
  * 1. Scratch belongs to one job from `take` to `give`. At most `MAX_SPARE` pieces wait for reuse.
  */

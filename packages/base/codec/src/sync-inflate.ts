@@ -1,7 +1,7 @@
 /**
  * Inflating one cluster into its target, on this thread.
  *
- * Above: NodeDeflateCodec. Below: zlib-handle, node:zlib.
+ * Above: NodeCodec. Below: zlib-handle, node:zlib.
  */
 import { constants, inflateRawSync } from "node:zlib";
 import { handleInflate, handlesAreProven } from "./zlib-handle.js";

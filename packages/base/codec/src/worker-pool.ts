@@ -1,7 +1,7 @@
 /**
- * Worker threads that deflate and inflate.
+ * Worker threads that compress and decompress.
  *
- * Above: NodeDeflateCodec. Below: node:worker_threads, worker-source.
+ * Above: NodeCodec. Below: node:worker_threads, worker-source.
  *
  * 1. A thread starts when a job finds all others busy, up to `threads`. Where the system has no more threads, those
  *    that run do all the work; where none runs, jobs fail.

@@ -14,6 +14,16 @@
  * Protocol: one WorkerRequest in, one WorkerReply out, in order.
  */
 
+import type { CodecName } from "./codec.js";
+import { WORKER_ZSTD_SOURCE } from "./worker-zstd.js";
+
+/** Which codec a worker works with. */
+export interface WorkerCodec {
+  readonly name: CodecName;
+  /** The zstd library where node:zlib has none. Made once: threads share its code. */
+  readonly wasm?: WebAssembly.Module;
+}
+
 /** Where a cluster or a payload lies: index into `buffers`, offset, length, one after another. */
 export type SpanTable = readonly number[];
 
@@ -21,6 +31,7 @@ export type SpanTable = readonly number[];
 export interface WorkerRequest {
   readonly id: number;
   readonly op: "compress" | "decompress";
+  readonly codec: WorkerCodec;
   readonly level: number;
   readonly maxBytes: number;
   readonly buffers: readonly SharedArrayBuffer[];
@@ -40,7 +51,7 @@ export interface WorkerReply {
   readonly failed?: readonly number[];
 }
 
-export const WORKER_SOURCE = `"use strict";
+export const WORKER_SOURCE: string = `"use strict";
 const { parentPort, workerData } = require("node:worker_threads");
 const zlib = require("node:zlib");
 const { Z_FINISH, Z_SYNC_FLUSH, Z_MIN_CHUNK } = zlib.constants;
@@ -97,37 +108,50 @@ function documentedInflate(input, output, at, room) {
   }
 }
 
-const deflaters = new Map();
-function deflaterOf(level) {
-  let deflate = deflaters.get(level);
-  if (deflate === undefined) {
-    deflate = workerData.usesHandle
+let inflater;
+const deflate = {
+  compressor: (level) =>
+    workerData.usesHandle
       ? handleTransform(zlib.createDeflateRaw(deflateOptions(level)), Z_FINISH)
-      : documentedDeflate(level);
-    deflaters.set(level, deflate);
-  }
-  return deflate;
+      : documentedDeflate(level),
+  decompress(input, output, at, room) {
+    inflater ??= workerData.usesHandle
+      ? handleTransform(zlib.createInflateRaw({ windowBits: 15 }), Z_SYNC_FLUSH)
+      : documentedInflate;
+    return inflater(input, output, at, room);
+  },
+};
+${WORKER_ZSTD_SOURCE}
+// Each codec, and its compressor of each level, is made when first needed.
+let zstd;
+function codecOf({ name, wasm }) {
+  if (name === "deflate") return deflate;
+  zstd ??= wasm === undefined ? nativeZstd() : wasmZstd(wasm);
+  return zstd;
 }
 
-let inflater;
-function inflaterOf() {
-  inflater ??= workerData.usesHandle
-    ? handleTransform(zlib.createInflateRaw({ windowBits: 15 }), Z_SYNC_FLUSH)
-    : documentedInflate;
-  return inflater;
+const compressors = new Map();
+function compressorOf(codec, level) {
+  const key = codec.name + level;
+  let compressor = compressors.get(key);
+  if (compressor === undefined) {
+    compressor = codecOf(codec).compressor(level);
+    compressors.set(key, compressor);
+  }
+  return compressor;
 }
 
 let scratch = new Uint8Array(0);
 
 // One byte more than is allowed: a payload that leaves no room is too long. More than the bound of
-// zlib's deflateBound() is never needed.
+// deflateBound() and ZSTD_compressBound() is never needed.
 function roomFor(cluster, maxBytes) {
   const n = cluster.length;
   return Math.min(maxBytes, n + (n >> 3) + (n >> 6) + 64) + 1;
 }
 
 function compress(request) {
-  const deflate = deflaterOf(request.level);
+  const compressor = compressorOf(request.codec, request.level);
   const clusters = [];
   for (let i = 0; i < request.spans.length / 3; i++) clusters.push(bytesAt(request, i));
   let needed = 0;
@@ -137,8 +161,8 @@ function compress(request) {
   let at = 0;
   for (const cluster of clusters) {
     const room = roomFor(cluster, request.maxBytes);
-    const left = deflate(cluster, scratch, at, room);
-    if (left < 0) throw new Error("deflate failed");
+    const left = compressor(cluster, scratch, at, room);
+    if (left < 0) throw new Error("compressing failed");
     lengths.push(left === 0 ? -1 : room - left);
     if (left > 0) at += room - left;
   }
@@ -146,11 +170,12 @@ function compress(request) {
 }
 
 function decompress(request) {
-  const inflate = inflaterOf();
+  const codec = codecOf(request.codec);
   const failed = [];
   for (let i = 0; i < request.spans.length / 6; i++) {
     const target = bytesAt(request, 2 * i + 1);
-    if (inflate(bytesAt(request, 2 * i), target, 0, target.length) !== 0) failed.push(i);
+    const payload = bytesAt(request, 2 * i);
+    if (codec.decompress(payload, target, 0, target.length) !== 0) failed.push(i);
   }
   return { id: request.id, failed };
 }
@@ -161,6 +186,9 @@ parentPort.on("message", (request) => {
     reply = request.op === "compress" ? compress(request) : decompress(request);
   } catch (error) {
     reply = { id: request.id, error: String(error) };
+    // What threw may be in any state.
+    zstd = undefined;
+    compressors.clear();
   }
   parentPort.postMessage(reply, reply.bytes === undefined ? [] : [reply.bytes.buffer]);
 });

@@ -8,9 +8,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { createCodec as createPortable } from "../src/index.js";
+import { createCodec as createPortable, type CodecName } from "../src/index.js";
 import { createCodec as createNative } from "../src/index.node.js";
 import { CLUSTER, differenceOf, fileClusters, repetitive } from "./samples.js";
+import { clusterCases } from "./zstd-frames.js";
 
 const run = promisify(execFile);
 
@@ -30,7 +31,7 @@ const OFFSET_BITS = 62n - 8n;
 const COMPRESSED = 1n << 62n;
 
 /** A qcow2 image of compressed clusters only. */
-function imageOf(payloads: readonly Uint8Array[]): Buffer {
+function imageOf(payloads: readonly Uint8Array[], codec: CodecName): Buffer {
   const dataBytes = payloads.reduce((sum, payload) => sum + payload.length, 0);
   const clusters = 5 + Math.ceil(dataBytes / CLUSTER);
   const image = Buffer.alloc(clusters * CLUSTER);
@@ -43,7 +44,11 @@ function imageOf(payloads: readonly Uint8Array[]): Buffer {
   image.writeBigUInt64BE(BigInt(CLUSTER), 48);
   image.writeUInt32BE(1, 56);
   image.writeUInt32BE(4, 96);
-  image.writeUInt32BE(104, 100);
+  image.writeUInt32BE(112, 100);
+  if (codec === "zstd") {
+    image.writeBigUInt64BE(8n, 72);
+    image.writeUInt8(1, 104);
+  }
   image.writeBigUInt64BE(BigInt(2 * CLUSTER), CLUSTER);
   image.writeBigUInt64BE((1n << 63n) | BigInt(4 * CLUSTER), 3 * CLUSTER);
   const counts = Array.from({ length: clusters }, (_, i) => Number(i < 5));
@@ -86,29 +91,49 @@ describe.skipIf(!hasQemu())("with qemu-img", () => {
   afterAll(() => rm(folder, { recursive: true, force: true }));
 
   test.each([
-    ["portable", createPortable],
-    ["node", createNative],
-  ])("compress() of the %s entry must be read by it", async (name, createCodec) => {
-    const codec = createCodec("deflate", { threads: 2 });
+    ["portable", "deflate", createPortable],
+    ["node", "deflate", createNative],
+    ["portable", "zstd", createPortable],
+    ["node", "zstd", createNative],
+  ] as const)("compress() of the %s entry to %s must be read by it", async (name, type, create) => {
+    const codec = create(type, { threads: 2 });
     const payloads = await codec.compress(clusters, CLUSTER - 1);
     await codec.close();
     const fit = clusters.filter((_, i) => payloads[i] !== undefined);
     expect(fit.length).toBeGreaterThan(clusters.length / 2);
     const [image, raw] = [join(folder, `${name}.qcow2`), join(folder, `${name}.raw`)];
-    await writeFile(image, imageOf(payloads.filter((payload) => payload !== undefined)));
+    await writeFile(
+      image,
+      imageOf(
+        payloads.filter((payload) => payload !== undefined),
+        type,
+      ),
+    );
     await run("qemu-img", ["check", "-f", "qcow2", image]);
     await run("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", image, raw]);
     expect(differenceOf(await readFile(raw), Buffer.concat(fit))).toBeUndefined();
   });
 
-  test("decompress() must read what it wrote", async () => {
+  test.each([
+    ["deflate", "zlib"],
+    ["zstd", "zstd"],
+  ] as const)("decompress() must read what it wrote in %s", async (name, type) => {
     const [raw, image] = [join(folder, "source.raw"), join(folder, "written.qcow2")];
     const source = Array.from({ length: 6 }, (_, i) => repetitive(CLUSTER, i + 20, 2000));
     await writeFile(raw, Buffer.concat(source));
-    await run("qemu-img", ["convert", "-c", "-f", "raw", "-O", "qcow2", raw, image]);
+    await run("qemu-img", [
+      "convert",
+      "-c",
+      "-O",
+      "qcow2",
+      "-o",
+      `compression_type=${type}`,
+      raw,
+      image,
+    ]);
     const payloads = payloadsOf(await readFile(image), source.length);
     for (const createCodec of [createPortable, createNative]) {
-      const codec = createCodec("deflate", { threads: 2 });
+      const codec = createCodec(name, { threads: 2 });
       for (const [i, payload] of payloads.entries()) {
         const target = new Uint8Array(CLUSTER);
         await codec.decompress(payload, target);
@@ -116,5 +141,18 @@ describe.skipIf(!hasQemu())("with qemu-img", () => {
       }
       await codec.close();
     }
+  });
+
+  test.each(clusterCases())("zstd: it must do what the other tests say with $name", async (one) => {
+    const { name, payload, cluster } = one;
+    const [image, raw] = [join(folder, `${name}.qcow2`), join(folder, `${name}.raw`)];
+    await writeFile(image, imageOf([payload], "zstd"));
+    const work = run("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", image, raw]);
+    if (cluster === undefined) {
+      await expect(work).rejects.toThrow("error while reading at byte 0");
+      return;
+    }
+    await work;
+    expect(differenceOf(await readFile(raw), cluster)).toBeUndefined();
   });
 });

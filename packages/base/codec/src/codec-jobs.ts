@@ -1,40 +1,50 @@
 /**
- * The two kinds of job: deflate some clusters, inflate some clusters.
+ * The two kinds of job: compress some clusters, decompress some clusters.
  *
- * Above: NodeDeflateCodec. Below: WorkerPool (which runs them), shared-memory.
+ * Above: NodeCodec. Below: WorkerPool (which runs them), shared-memory.
  *
  * 1. Memory is taken when a worker is free, not while a job queues.
  * 2. A job's promise settles when the worker no longer touches the caller's bytes.
  */
 import type { BlockError } from "@blocklayer/bytes";
-import { type DecompressItem, shortPayload } from "./codec.js";
+import type { DecompressItem } from "./codec.js";
 import { privateLength, SharedSpans } from "./shared-memory.js";
 import type { Job, WorkerPool } from "./worker-pool.js";
-import type { WorkerReply, WorkerRequest } from "./worker-source.js";
+import type { WorkerCodec, WorkerReply, WorkerRequest } from "./worker-source.js";
 
 /** A payload for each cluster, or undefined. */
 export type Payloads = readonly (Uint8Array | undefined)[];
 
-/** Deflates clusters on a worker. */
-export function deflateOn(
+/** Compresses clusters on a worker. */
+export function compressOn(
   pool: WorkerPool,
+  codec: WorkerCodec,
   clusters: readonly Uint8Array[],
   level: number,
   maxBytes: number,
 ): Promise<Payloads> {
   return new Promise((resolve, reject) => {
-    pool.submit(new DeflateJob(clusters, level, maxBytes, resolve, reject));
+    pool.submit(new CompressJob(codec, clusters, level, maxBytes, resolve, reject));
   });
 }
 
-/** Inflates clusters on a worker. */
-export function inflateOn(pool: WorkerPool, items: readonly DecompressItem[]): Promise<void> {
+/**
+ * Decompresses clusters on a worker, each from one stream or frame.
+ *
+ * @returns the items whose targets could not be filled
+ */
+export function decompressOn<T extends DecompressItem>(
+  pool: WorkerPool,
+  codec: WorkerCodec,
+  items: readonly T[],
+): Promise<T[]> {
   return new Promise((resolve, reject) => {
-    pool.submit(new InflateJob(items, resolve, reject));
+    pool.submit(new DecompressJob(codec, items, resolve, reject));
   });
 }
 
-class DeflateJob implements Job {
+class CompressJob implements Job {
+  readonly #codec: WorkerCodec;
   readonly #clusters: readonly Uint8Array[];
   readonly #level: number;
   readonly #maxBytes: number;
@@ -43,12 +53,14 @@ class DeflateJob implements Job {
   #shared: SharedSpans | undefined;
 
   constructor(
+    codec: WorkerCodec,
     clusters: readonly Uint8Array[],
     level: number,
     maxBytes: number,
     resolve: (payloads: Payloads) => void,
     reject: (error: BlockError) => void,
   ) {
+    this.#codec = codec;
     this.#clusters = clusters;
     this.#level = level;
     this.#maxBytes = maxBytes;
@@ -61,7 +73,8 @@ class DeflateJob implements Job {
     this.#shared = shared;
     for (const cluster of this.#clusters) shared.addInput(cluster);
     const { buffers, spans } = shared;
-    return { op: "compress", level: this.#level, maxBytes: this.#maxBytes, buffers, spans };
+    const [codec, level, maxBytes] = [this.#codec, this.#level, this.#maxBytes];
+    return { op: "compress", codec, level, maxBytes, buffers, spans };
   }
 
   finish(reply: WorkerReply): void {
@@ -83,19 +96,22 @@ class DeflateJob implements Job {
   }
 }
 
-class InflateJob implements Job {
-  readonly #items: readonly DecompressItem[];
-  readonly #resolve: () => void;
+class DecompressJob<T extends DecompressItem> implements Job {
+  readonly #codec: WorkerCodec;
+  readonly #items: readonly T[];
+  readonly #resolve: (failed: T[]) => void;
   readonly #reject: (error: BlockError) => void;
   /** Where the worker writes what cannot be shared, by item. */
   readonly #outputs: (Uint8Array | undefined)[] = [];
   #shared: SharedSpans | undefined;
 
   constructor(
-    items: readonly DecompressItem[],
-    resolve: () => void,
+    codec: WorkerCodec,
+    items: readonly T[],
+    resolve: (failed: T[]) => void,
     reject: (error: BlockError) => void,
   ) {
+    this.#codec = codec;
     this.#items = items;
     this.#resolve = resolve;
     this.#reject = reject;
@@ -111,6 +127,7 @@ class InflateJob implements Job {
     }
     return {
       op: "decompress",
+      codec: this.#codec,
       level: 0,
       maxBytes: 0,
       buffers: shared.buffers,
@@ -119,11 +136,10 @@ class InflateJob implements Job {
   }
 
   finish(reply: WorkerReply): void {
-    const firstFailed = reply.failed?.[0];
-    if (firstFailed === undefined) this.#copyOutputs();
+    const failed = new Set(reply.failed);
+    this.#copyOutputs(failed);
     this.#shared?.release();
-    if (firstFailed === undefined) this.#resolve();
-    else this.#reject(shortPayload(this.#items[firstFailed] as DecompressItem));
+    this.#resolve(this.#items.filter((_, index) => failed.has(index)));
   }
 
   fail(error: BlockError): void {
@@ -131,10 +147,10 @@ class InflateJob implements Job {
     this.#reject(error);
   }
 
-  #copyOutputs(): void {
+  #copyOutputs(failed: ReadonlySet<number>): void {
     for (const [index, item] of this.#items.entries()) {
       const output = this.#outputs[index];
-      if (output !== undefined) item.target.set(output);
+      if (output !== undefined && !failed.has(index)) item.target.set(output);
     }
   }
 }
