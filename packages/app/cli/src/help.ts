@@ -16,7 +16,8 @@ Commands:
          [-g granularity] [--image-opts] [-f fmt] filename bitmap
   check [--image-opts] [-q] [-f fmt] [--output=ofmt] [-T src_cache] [-U] filename
   compare [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2
-  convert [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C] [-c] [-p] [-q] [-n] [-f fmt]
+  convert [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C]
+          [-c [--compression-level=level]] [-p] [-q] [-n] [-f fmt]
           [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options]
           [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage]
           filename [filename2 [...]] output_filename
@@ -47,6 +48,8 @@ Parameters:
   -u            create: do not look at the backing file
   -U            open even if another program has the image open for writing
   -W            write out of order
+  --compression-level
+                how hard -c compresses: zlib 1 to 9 (default 6), zstd 1 to 22 (default 3)
   --salvage     go on after a read error, with zeroes in its place
 `;
 }

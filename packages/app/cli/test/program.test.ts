@@ -143,6 +143,54 @@ test("a convert that is refused must not touch the file that is there", async ()
   }
 });
 
+test("convert --compression-level must make smaller images, and be a level of the type", async () => {
+  let state = 1;
+  const next = (): number => (state = (state * 48_271) % 2_147_483_647);
+  const words = Array.from({ length: 40_000 }, () => ((next() % 900) ** 2 % 977).toString(36));
+  writeFileSync("words.raw", words.join(" ").padEnd(131_072, "z").slice(0, 131_072));
+  for (const type of ["zlib", "zstd"]) {
+    const sizes: number[] = [];
+    for (const level of ["1", "9"]) {
+      const options = ["-c", "--compression-level", level, "-o", `compression_type=${type}`];
+      const end = await blk(["convert", ...options, "-O", "qcow2", "words.raw", "level.qcow2"]);
+      expect(end).toEqual({ status: 0, stdout: "", stderr: "" });
+      sizes.push(readFileSync("level.qcow2").length);
+      const same = await blk(["compare", "words.raw", "level.qcow2"]);
+      expect(same.stdout).toBe("Images are identical.\n");
+    }
+    expect(sizes[0]).toBeGreaterThan(sizes[1] as number);
+  }
+  writeFileSync("precious.qcow2", "precious");
+  const invalid = "Invalid compression level specified. It is a number from";
+  for (const [options, message] of [
+    ["-c --compression-level 10", `${invalid} 1 to 9, the levels of compression_type=zlib`],
+    ["-c --compression-level 0 -o compression_type=zstd", `${invalid} 1 to 22`],
+    ["-c --compression-level 23 -o compression_type=zstd", `${invalid} 1 to 22`],
+    ["-c --compression-level x", `${invalid} 1 to 9, the levels of compression_type=zlib`],
+    ["--compression-level 3", "--compression-level has no effect without -c"],
+  ] as const) {
+    const end = await blk([
+      "convert",
+      ...options.split(" "),
+      "-O",
+      "qcow2",
+      "words.raw",
+      "precious.qcow2",
+    ]);
+    expect(end).toEqual({ status: 1, stdout: "", stderr: `blk: ${message}\n` });
+    expect(readFileSync("precious.qcow2", "utf8")).toBe("precious");
+  }
+  // A target that is there has its own type.
+  const there = ["convert", "-n", "-c", "--compression-level", "12", "-O", "qcow2", "words.raw"];
+  await blk(["create", "-f", "qcow2", "-o", "compression_type=zlib", "there.qcow2", "1M"]);
+  expect(await blk([...there, "there.qcow2"])).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining("compression type 'zlib' has levels 1 to 9") as string,
+  });
+  await blk(["create", "-f", "qcow2", "-o", "compression_type=zstd", "there.qcow2", "1M"]);
+  expect(await blk([...there, "there.qcow2"])).toEqual({ status: 0, stdout: "", stderr: "" });
+});
+
 test("check must end with 2 for errors and 63 for a format without checks", async () => {
   writeFileSync("cut.qcow2", readFileSync("disk.qcow2"));
   truncateSync("cut.qcow2", 0x50000);

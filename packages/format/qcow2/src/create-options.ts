@@ -81,7 +81,7 @@ export const createOptions: OptionSchema = {
   compression_type: {
     type: "choice",
     choices: ["zlib", "zstd"],
-    help: "Method for compressed clusters; only 'zlib' is supported",
+    help: "Method for compressed clusters",
     default: "zlib",
   },
   size: { type: "size", help: "Size of the virtual disk" },
@@ -113,6 +113,8 @@ export interface CreateRequest {
   readonly virtualSize: number;
   readonly clusterBits: number;
   readonly refcountOrder: number;
+  /** A value of COMPRESSION_TYPE. */
+  readonly compressionType: number;
   readonly backingFilename?: string;
   readonly backingFormat?: string;
   readonly dataFilename?: string;
@@ -137,8 +139,11 @@ export function requestOf(options: OptionValues): CreateRequest {
   const clusterBits = clusterBitsOf(options);
   refuseUnsupportedOptions(options);
   const refcountOrder = refcountOrderOf(options, version);
+  const backing = backingOf(options);
+  const dataFile = dataFileOf(options, version);
+  const compressionType = compressionTypeOf(options, version);
   const virtualSize = alignUp(numberOption(options, "size"), SECTOR_SIZE_BYTES);
-  const request = { version, virtualSize, clusterBits, refcountOrder } as const;
+  const request = { version, virtualSize, clusterBits, refcountOrder, compressionType } as const;
   const tooLarge = geometryOf(request).l1Size > MAX_L1_BYTES / ENTRY_BYTES;
   if (tooLarge || !Number.isSafeInteger(virtualSize)) {
     throw new BlockError(
@@ -146,7 +151,7 @@ export function requestOf(options: OptionValues): CreateRequest {
       "The image size is too large for file format 'qcow2' (try using a larger cluster size)",
     );
   }
-  return { ...request, ...backingOf(options), ...dataFileOf(options, version) };
+  return { ...request, ...backing, ...dataFile };
 }
 
 function invalid(message: string): never {
@@ -173,13 +178,19 @@ function refcountOrderOf(options: OptionValues, version: 2 | 3): number {
   return exactLog2(bits);
 }
 
+function compressionTypeOf(options: OptionValues, version: 2 | 3): number {
+  if (stringOption(options, "compression_type") !== "zstd") return COMPRESSION_TYPE.zlib;
+  if (version === 3) return COMPRESSION_TYPE.zstd;
+  return invalid(
+    "Non-zlib compression type is only supported with compatibility level 1.1 and above (use version=v3 or greater)",
+  );
+}
+
 function refuseUnsupportedOptions(options: OptionValues): void {
   const format = stringOption(options, "encrypt.format");
   const unsupported: string[] = [];
   if (booleanOption(options, "encryption") || format !== undefined) unsupported.push("encryption");
   if (booleanOption(options, "extended_l2")) unsupported.push("extended_l2=on");
-  if (stringOption(options, "compression_type") === "zstd")
-    unsupported.push("compression_type=zstd");
   if (booleanOption(options, "lazy_refcounts")) unsupported.push("lazy_refcounts=on");
   const preallocation = stringOption(options, "preallocation") ?? "off";
   if (preallocation !== "off") unsupported.push(`preallocation=${preallocation}`);
@@ -230,7 +241,8 @@ function dataFileOf(
 
 /** The header of a new image. */
 export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Header {
-  const { version, clusterBits } = request;
+  const { version, clusterBits, compressionType } = request;
+  const isZlib = compressionType === COMPRESSION_TYPE.zlib;
   const named = version === 3 && clusterBits >= MIN_CLUSTER_BITS_FOR_NAMES;
   const { dataFilename } = request;
   const extensions = [
@@ -247,12 +259,14 @@ export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Hea
     ...places,
     snapshotCount: 0,
     snapshotsOffset: 0,
-    incompatible: dataFilename === undefined ? 0n : INCOMPATIBLE.dataFile,
+    incompatible:
+      (dataFilename === undefined ? 0n : INCOMPATIBLE.dataFile) |
+      (isZlib ? 0n : INCOMPATIBLE.compressionType),
     compatible: 0n,
     autoclear: request.dataFileRaw === true ? AUTOCLEAR.rawDataFile : 0n,
     refcountOrder: request.refcountOrder,
     headerLength: version === 2 ? V2_HEADER_BYTES : V3_HEADER_BYTES,
-    compressionType: COMPRESSION_TYPE.zlib,
+    compressionType,
     unknownFields: new Uint8Array(
       version === 2 ? 0 : V3_HEADER_BYTES - COMPRESSION_TYPE_POSITION - 1,
     ),

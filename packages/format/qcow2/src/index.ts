@@ -8,4 +8,5 @@ export { decodeHeader, readHeader } from "./header/decode.js";
 export { encodeHeader, withBackingFile, writeHeader } from "./header/encode.js";
 export type { FeatureName, HeaderExtension, Qcow2Header } from "./header/header.js";
 export { formatInfoOf } from "./info.js";
+export { compressionLevels } from "./open-options.js";
 export { openQcow2, type OpenQcow2Options } from "./open.js";

@@ -14,7 +14,6 @@ import {
   parseOptions,
 } from "@blocklayer/block-api";
 import { BlockError, type MaybePromise } from "@blocklayer/bytes";
-import { createCodec } from "@blocklayer/codec";
 import { Qcow2Driver } from "./driver.js";
 import { ENTRY_BYTES, geometryOf } from "./geometry.js";
 import { readHeader } from "./header/decode.js";
@@ -24,6 +23,7 @@ import { Qcow2Image } from "./image.js";
 import { L1Table } from "./mapping/l1-table.js";
 import {
   cacheOptionsOf,
+  codecMakerOf,
   compressedCacheModeOf,
   discardPolicyOf,
   openOptions,
@@ -112,6 +112,7 @@ export async function openImage(header: Qcow2Header, parts: ImageFiles): Promise
   const { file, options, readOnly, nodeName } = parts;
   const geometry = geometryOf(header);
   const cacheSizes = planCaches(geometry, cacheOptionsOf(options));
+  const makeCodec = codecMakerOf(options, header);
   const l1Bytes = await readTable(file, header.l1TableOffset, header.l1Size * ENTRY_BYTES);
   const refcountTable = await readRefcountTable(file, header, readOnly);
   return new Qcow2Image({
@@ -127,7 +128,7 @@ export async function openImage(header: Qcow2Header, parts: ImageFiles): Promise
     overlapLevel: overlapLevelOf(options),
     discardPolicy: discardPolicyOf(options),
     compressedWriteCache: compressedCacheModeOf(options),
-    makeCodec: () => createCodec("deflate"),
+    makeCodec,
   });
 }
 

@@ -98,6 +98,7 @@ describe("Qcow2Driver with requests side by side", () => {
   test.each([
     ["512 B clusters", { cluster_size: 512, refcount_bits: 64 }, 1],
     ["4 KiB clusters", { cluster_size: 4096 }, 1],
+    ["zstd", { cluster_size: 4096, compression_type: "zstd" }, 1],
     ["version 2", { cluster_size: 1024, compat: "v2" }, 1],
     ["64 KiB clusters", {}, 2],
   ])(

@@ -58,7 +58,10 @@ describe("createQcow2()", () => {
     ["ENOTSUP: creating an image with encryption", { size: "1M", encryption: "on" }],
     ["ENOTSUP: creating an image with encryption", { size: "1M", "encrypt.format": "luks" }],
     ["ENOTSUP: creating an image with extended_l2=on", { size: "1M", extended_l2: "on" }],
-    ["ENOTSUP: creating an image with compression_type", { size: "1M", compression_type: "zstd" }],
+    [
+      "EINVAL: Non-zlib compression type is only supported with compatibility level 1.1 and above",
+      { size: "1M", compat: "0.10", compression_type: "zstd" },
+    ],
     ["ENOTSUP: creating an image with lazy_refcounts", { size: "1M", lazy_refcounts: "on" }],
     ["ENOTSUP: creating an image with preallocation=full", { size: "1M", preallocation: "full" }],
   ])("must refuse with '%s'", async (words, options) => {
@@ -148,6 +151,17 @@ function* matrix(): Generator<Options> {
       const refcount_bits = String(2 ** ((size.length + cluster_size.length * 3) % 7));
       yield { size, cluster_size, compat: "1.1", refcount_bits };
     }
+  }
+  for (const cluster_size of CLUSTER_SIZES) {
+    yield { size: "1M", cluster_size, compression_type: "zstd" };
+    yield {
+      size: "1M",
+      cluster_size,
+      compression_type: "zstd",
+      backing_file: "b",
+      backing_fmt: "raw",
+    };
+    yield { size: "1M", cluster_size, compression_type: "zstd", compat: "0.10" };
   }
   for (const refcount_bits of ["1", "2", "4", "8", "16", "32", "64"]) {
     yield { size: "5G", cluster_size: "512", refcount_bits };

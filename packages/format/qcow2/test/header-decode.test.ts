@@ -170,7 +170,6 @@ describe("decodeHeader() of broken headers", () => {
     ["AES encryption", (i) => i.field("cryptMethod", 1)],
     ["LUKS encryption", (i) => i.field("cryptMethod", 2)],
     ["extended L2 entries", (i) => i.field("incompatible", 16n)],
-    ["zstd compression", (i) => i.field("incompatible", 8n).field("compressionType", 1)],
   ])("must say that it does not support '%s'", (words, breakIt) => {
     const error = errorOf(breakIt);
     expect(error).toBeInstanceOf(UnsupportedError);

@@ -23,17 +23,18 @@ interface Shape {
   readonly refcountBits: number;
   readonly compat: "v2" | "v3";
   readonly backing: "none" | "same" | "short";
+  readonly compressionType?: "zstd";
 }
 
 const SHAPES: readonly Shape[] = [
   { clusterSize: 512, refcountBits: 64, compat: "v3", backing: "none" },
   { clusterSize: 512, refcountBits: 1, compat: "v3", backing: "same" },
   { clusterSize: 512, refcountBits: 16, compat: "v2", backing: "short" },
-  { clusterSize: 1024, refcountBits: 2, compat: "v3", backing: "short" },
+  { clusterSize: 1024, refcountBits: 2, compat: "v3", backing: "short", compressionType: "zstd" },
   { clusterSize: 4096, refcountBits: 4, compat: "v3", backing: "none" },
   { clusterSize: 4096, refcountBits: 16, compat: "v2", backing: "none" },
   { clusterSize: 4096, refcountBits: 8, compat: "v3", backing: "same" },
-  { clusterSize: 65536, refcountBits: 16, compat: "v3", backing: "short" },
+  { clusterSize: 65536, refcountBits: 16, compat: "v3", backing: "short", compressionType: "zstd" },
   { clusterSize: 65536, refcountBits: 32, compat: "v3", backing: "none" },
   { clusterSize: 2 ** 21, refcountBits: 16, compat: "v3", backing: "same" },
 ];
@@ -48,6 +49,7 @@ async function makeImage(shape: Shape, sizeBytes: number): Promise<Uint8Array> {
       cluster_size: shape.clusterSize,
       refcount_bits: shape.refcountBits,
       compat: shape.compat,
+      compression_type: shape.compressionType ?? "zlib",
       ...(shape.backing === "none" ? {} : { backing_file: "base", backing_fmt: "raw" }),
     },
     "qcow2",

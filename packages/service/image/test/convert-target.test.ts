@@ -41,6 +41,20 @@ test.each(["raw", "qcow2"])(
   },
 );
 
+test("ConvertTarget must open the new image with nodeOptions, and look at their names first", async () => {
+  const { files, create, copyTo } = setUp("qcow2");
+  files.put("b", new Uint8Array(1000).fill(7));
+  const options = { compression_type: "zstd" };
+  const unknown = create({ options, nodeOptions: { "compression-grade": 3 } });
+  await expect(unknown).rejects.toThrow("qcow2: option 'compression-grade' is unknown");
+  expect(files.get("b")).toEqual(new Uint8Array(1000).fill(7));
+  const tooHigh = create({ options, nodeOptions: { "compression-level": 23 } });
+  await expect(tooHigh).rejects.toThrow("compression type 'zstd' has levels 1 to 22");
+  const target = await create({ options, nodeOptions: { "compression-level": "22" } });
+  await copyTo(target);
+  await target.complete();
+});
+
 test.each(["raw", "qcow2"])(
   "ConvertTarget must leave no %s image on the disk at any moment before complete()",
   async (format) => {

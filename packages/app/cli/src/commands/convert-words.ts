@@ -1,6 +1,7 @@
 /** The words of `blk convert`, checked against each other before anything is opened. */
 import { SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
 import { type OpenImageOptions, parseOptionString } from "@blocklayer/image";
+import { compressionLevels } from "@blocklayer/qcow2";
 import { boundedNumber, COMMON_OPTIONS, parseWords, UsageError } from "../command-line.js";
 import { cacheMode, openOptions } from "../open-options.js";
 import { sizeWord } from "../size-word.js";
@@ -18,6 +19,7 @@ const OPTIONS = {
   "skip-broken-bitmaps": { type: "boolean" },
   "copy-range": { type: "boolean", short: "C" },
   compress: { type: "boolean", short: "c" },
+  "compression-level": { type: "string" },
   progress: { type: "boolean", short: "p" },
   "no-create": { type: "boolean", short: "n" },
   "target-cache": { type: "string", short: "t" },
@@ -49,6 +51,7 @@ export interface ConvertWords {
   readonly createOptions: Readonly<Record<string, string>>;
   readonly backing: { readonly filename: string; readonly format: string } | undefined;
   readonly compressed: boolean;
+  readonly compressionLevel: number | undefined;
   readonly copyRange: boolean;
   readonly sparseSizeBytes: number;
   readonly rateLimitBytesPerSecond: number | undefined;
@@ -91,6 +94,7 @@ export function readConvertWords(
     createOptions,
     backing: backingOf(values, createOptions),
     compressed: values.compress === true,
+    compressionLevel: compressionLevel(values, createOptions["compression_type"]),
     copyRange: values["copy-range"] === true,
     sparseSizeBytes: sparseSize(values["sparse-size"]),
     rateLimitBytesPerSecond: rate === undefined ? undefined : rateLimit(rate),
@@ -118,6 +122,9 @@ function refuseContradictions(values: Values): void {
   if (values["copy-range"] === true && values.compress === true) {
     throw new UsageError("Cannot enable copy offloading when -c is used");
   }
+  if (values["compression-level"] !== undefined && values.compress !== true) {
+    throw new UsageError("--compression-level has no effect without -c");
+  }
   if (values["target-image-opts"] === true && !noCreate) {
     throw new UsageError("--target-image-opts requires use of -n flag");
   }
@@ -130,6 +137,19 @@ function refuseContradictions(values: Values): void {
   if (values["target-is-zero"] === true && !noCreate) {
     throw new UsageError("--target-is-zero requires use of -n flag");
   }
+}
+
+/** The driver checks it too, but only when the target is made already. */
+function compressionLevel(values: Values, type: string | undefined): number | undefined {
+  const word = values["compression-level"];
+  if (word === undefined) return undefined;
+  // What the target has already (-n), or what no image can have, is for the driver to know.
+  const known = values["no-create"] === true ? undefined : (type ?? "zlib");
+  const isZlib = known === "zlib";
+  const { min, max } = isZlib ? compressionLevels.zlib : compressionLevels.zstd;
+  const whose = isZlib ? ", the levels of compression_type=zlib" : "";
+  const message = `Invalid compression level specified. It is a number from ${min} to ${max}${whose}`;
+  return boundedNumber(word, min, max, message);
 }
 
 function backingOf(

@@ -121,13 +121,18 @@ async function openTarget(
   terminal: Terminal,
 ): Promise<ConvertTarget> {
   const cache = words.targetCache;
-  const { target } = words;
+  const { target, compressionLevel } = words;
+  const node =
+    compressionLevel === undefined
+      ? {}
+      : { nodeOptions: { "compression-level": compressionLevel } };
   if (words.noCreate) {
     const options: ExistingTargetOptions = {
       drivers: DRIVERS,
       cache,
       imageOpts: words.targetImageOpts,
       signal: terminal.signal,
+      ...node,
       ...(words.targetImageOpts ? {} : { format: words.targetFormat }),
     };
     return await whileOpening(target, () => ConvertTarget.existing(target, options));
@@ -141,6 +146,7 @@ async function openTarget(
     options: withoutSize(words.createOptions),
     cache,
     signal: terminal.signal,
+    ...node,
     ...(words.backing === undefined ? {} : { backing: words.backing }),
   };
   const what = `error while converting ${words.targetFormat}: `;

@@ -9,6 +9,13 @@ export const CONVERT_CASES: readonly GoldenCase[] = [
   disk("convert data.qcow2 v2.raw", "v2.raw"),
   disk("convert -O qcow2 data.raw v3.qcow2", "v3.qcow2"),
   disk("convert -c -O qcow2 data.raw v4.qcow2", "v4.qcow2"),
+  disk("convert -c -O qcow2 -o compression_type=zstd data.raw v25.qcow2", "v25.qcow2"),
+  disk(
+    "convert -c -O qcow2 -o compression_type=zstd,cluster_size=2M data.raw v26.qcow2",
+    "v26.qcow2",
+  ),
+  disk("convert -c -W -O qcow2 -o compression_type=zstd top.qcow2 v27.qcow2", "v27.qcow2"),
+  line("convert -c -O qcow2 -o compression_type=zstd,compat=0.10 data.raw x.qcow2"),
   disk("convert -c -W -m 16 -O qcow2 top.qcow2 v5.qcow2", "v5.qcow2"),
   line("convert -p -O qcow2 data.qcow2 v6.qcow2", { differs: STEPS }),
   disk("convert -q -p -O qcow2 data.qcow2 v7.qcow2", "v7.qcow2"),

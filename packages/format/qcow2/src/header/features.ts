@@ -12,7 +12,6 @@
 import { BlockError, UnsupportedError } from "@blocklayer/bytes";
 import {
   AUTOCLEAR,
-  COMPRESSION_TYPE,
   type FeatureName,
   hasFeature,
   hasRawDataFile,
@@ -46,15 +45,12 @@ export function unknownIncompatible(incompatible: bigint): bigint {
  *
  * @throws UnsupportedError that names the feature
  */
-export function refuseUnsupported(
-  header: Pick<Qcow2Header, "incompatible" | "compressionType" | "cryptMethod">,
-): void {
+export function refuseUnsupported(header: Pick<Qcow2Header, "incompatible" | "cryptMethod">): void {
   const missing: string[] = [];
   if (header.cryptMethod !== 0) {
     missing.push(header.cryptMethod === 1 ? "AES encryption" : "LUKS encryption");
   }
   if (hasFeature(header.incompatible, INCOMPATIBLE.extendedL2)) missing.push("extended L2 entries");
-  if (header.compressionType === COMPRESSION_TYPE.zstd) missing.push("zstd compression");
   if (missing.length === 0) return;
   throw new UnsupportedError(`header: not supported yet: ${missing.join(", ")}`, { op: "open" });
 }

@@ -41,6 +41,24 @@ export const RECIPES: readonly Recipe[] = [
     ],
   },
   {
+    name: "zstd",
+    options: "cluster_size=4k,compression_type=zstd",
+    size: "4M",
+    steps: [
+      "io write -c -P 1 0 4k",
+      "io write -c -P 2 4k 4k",
+      "io write -P 3 64k 20k",
+      "io write -c -P 4 1M 4k",
+      "io write -P 6 4k 4k",
+    ],
+  },
+  {
+    name: "zstd-snapshot",
+    options: "cluster_size=512,compression_type=zstd,refcount_bits=8",
+    size: "256k",
+    steps: ["io write -c -P 1 0 512", "snapshot -c one $", "io write -c -P 2 128k 512"],
+  },
+  {
     name: "snapshots",
     options: "cluster_size=512",
     size: "256k",

@@ -9,6 +9,7 @@
  * 3. A target that was there (`existing`) is written in place, as the user asked for: after a failure it is
  *    incomplete, and only the error says so.
  */
+import { parseOptions } from "@blocklayer/block-api";
 import { BlockError } from "@blocklayer/bytes";
 import {
   type BlockBackend,
@@ -34,7 +35,11 @@ interface TargetOpenOptions {
 }
 
 /** A new image. */
-export type NewTargetOptions = CreateImageOptions & TargetOpenOptions;
+export type NewTargetOptions = CreateImageOptions &
+  TargetOpenOptions & {
+    /** Options to open the new image's node with: `{ "compression-level": 9 }`. */
+    readonly nodeOptions?: Readonly<Record<string, unknown>>;
+  };
 
 /** An image that is there already (`-n`). */
 export type ExistingTargetOptions = Omit<OpenImageOptions, "readOnly" | "forceShare">;
@@ -66,6 +71,8 @@ export class ConvertTarget implements AsyncDisposable {
    */
   static async create(options: NewTargetOptions): Promise<ConvertTarget> {
     const plan = await planCreation(options);
+    // Before a file that is there is emptied for an option that does not exist.
+    parseOptions(plan.format.openOptions, options.nodeOptions ?? {}, plan.format.name);
     options.onFormatting?.(plan.shown);
     const { isNewFile, isNewDataFile, isFreshStore } = await carryOut(plan, options.signal);
     const head = new HeldHead();
@@ -154,6 +161,7 @@ async function openMade(
   const cache = cacheOf({ cache: options.cache ?? "unsafe" });
   const leaf = withLeafOptions(plan.store.options, { cache, forceShare: false }, drivers);
   const node: NodeOptions = {
+    ...options.nodeOptions,
     driver: plan.format.name,
     file: { driver: HELD_HEAD_DRIVER, file: leaf },
   };
