@@ -19,6 +19,7 @@ const convert = (...args) => ["convert", ...args];
 
 const direct = ["-t", "none"];
 const many = ["-W", "-m", "16"];
+const zstd = ["-o", "compression_type=zstd"];
 /** A target that is there already, opened past the page cache, without the compressed cache. */
 const uncached = [
   "-n",
@@ -58,6 +59,19 @@ export const WORKLOADS = [
     target: 0.9,
     ours: convert("-W", "-m", "16", "-O", "raw", "{compressed}", "{out}"),
     peer: convert("-W", "-m", "16", "-O", "raw", "{compressed}", "{out}"),
+  },
+  {
+    id: "compress-zstd",
+    title: "raw → qcow2 `-c`, zstd, against `-W -m 16`",
+    ours: convert("-c", ...zstd, ...many, "-O", "qcow2", "{raw}", "{out}"),
+    peer: convert("-c", ...zstd, ...many, "-O", "qcow2", "{raw}", "{out}"),
+    sizeOf: "{out}",
+  },
+  {
+    id: "decompress-zstd",
+    title: "zstd-compressed qcow2 → raw, against `-W -m 16`",
+    ours: convert(...many, "-O", "raw", "{zstd}", "{out}"),
+    peer: convert(...many, "-O", "raw", "{zstd}", "{out}"),
   },
   {
     id: "compare-plain",
