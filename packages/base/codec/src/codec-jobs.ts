@@ -137,7 +137,7 @@ class DecompressJob<T extends DecompressItem> implements Job {
 
   finish(reply: WorkerReply): void {
     const failed = new Set(reply.failed);
-    this.#copyOutputs(failed);
+    this.#copyOutputs();
     this.#shared?.release();
     this.#resolve(this.#items.filter((_, index) => failed.has(index)));
   }
@@ -147,10 +147,11 @@ class DecompressJob<T extends DecompressItem> implements Job {
     this.#reject(error);
   }
 
-  #copyOutputs(failed: ReadonlySet<number>): void {
+  /** Those of failed items too: their targets may hold anything. */
+  #copyOutputs(): void {
     for (const [index, item] of this.#items.entries()) {
       const output = this.#outputs[index];
-      if (output !== undefined && !failed.has(index)) item.target.set(output);
+      if (output !== undefined) item.target.set(output);
     }
   }
 }
