@@ -124,6 +124,7 @@ export function makeFixtures(): void {
   must("qemu-img", "create", "-q", "-f", "raw", "small.raw", "1M");
   writeFileSync("text.txt", "no image\n");
   writeFileSync("nothing.raw", "");
+  writeFileSync("uneven.raw", new Uint8Array(100_001).fill(7));
   mkdirSync("folder");
   damage();
 }

@@ -48,6 +48,7 @@ export const CONVERT_CASES: readonly GoldenCase[] = [
   disk("convert -O raw v26.qcow2 v27.raw", "v27.raw"),
   line("compare v26.data v26.qcow2"),
   line("convert -c -O qcow2 -o data_file=x.data data.qcow2 x.qcow2", { differs: NO_COMPRESSION }),
+  disk("convert -c -O qcow2 uneven.raw v28.qcow2", "v28.qcow2"),
   line("convert -O raw cut.qcow2 x.raw"),
   line("convert -O qcow2 gone x.qcow2"),
   line("convert -O qcow2 orphan.qcow2 x.qcow2"),

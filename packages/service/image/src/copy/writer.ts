@@ -6,8 +6,9 @@
  * 2. Data is looked through for zeroes in units of the target (its cluster, or 4 KiB): whole units of zeroes are never
  *    written as bytes, unless `minZeroBytes` is 0.
  * 3. A target that reads as zeroes already gets no zeroes at all.
+ * 4. A source that ends within the target's last sector is taken to go on with zeroes.
  */
-import { IoVector, type MaybePromise } from "@blocklayer/bytes";
+import { IoVector, type MaybePromise, SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
 import type { WriteOptions } from "@blocklayer/block-api";
 import type { BlockBackend } from "@blocklayer/block-graph";
 import { forEachRun } from "./zero-runs.js";
@@ -76,7 +77,15 @@ export class Writer {
 
   #write(offset: number, bytes: Uint8Array): MaybePromise<void> {
     this.dataBytes += bytes.length;
-    return this.#options.target.writev(offset, IoVector.of(bytes), this.#writeOptions);
+    return this.#options.target.writev(offset, this.#wholeOf(offset, bytes), this.#writeOptions);
+  }
+
+  /** Compressed clusters reach to the end of the disk, which is whole sectors where the source need not be. */
+  #wholeOf(offset: number, bytes: Uint8Array): IoVector {
+    const { target, compressed } = this.#options;
+    const missing = target.lengthBytes - (offset + bytes.length);
+    if (!compressed || missing <= 0 || missing >= SECTOR_SIZE_BYTES) return IoVector.of(bytes);
+    return IoVector.from([bytes, new Uint8Array(missing)]);
   }
 }
 
