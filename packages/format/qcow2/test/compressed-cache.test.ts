@@ -5,6 +5,7 @@ import { MetadataCache } from "@blocklayer/metadata-cache";
 import { Random } from "@blocklayer/sim";
 import { describe, expect, test, vi } from "vitest";
 import { checkQcow2, openQcow2, readHeader } from "../src/index.js";
+import { CompressedCache } from "../src/writeback/compressed-cache.js";
 import { type AlignedDisk, openAligned } from "./support/aligned-disk.js";
 import { createInMemory } from "./support/images.js";
 import { keepCodecWarm } from "./support/warm-codec.js";
@@ -20,6 +21,15 @@ function cluster(seed: number, bytes = 1000, length = CLUSTER): Uint8Array {
   content.set(new Random(seed).bytes(bytes));
   content.fill(seed, bytes);
   return content;
+}
+
+/** What requests can be made to wait at. */
+function gate(): { readonly passed: Promise<void>; readonly open: () => void } {
+  let open = (): void => {};
+  const passed = new Promise<void>((resolve) => {
+    open = resolve;
+  });
+  return { passed, open };
 }
 
 async function write(disk: AlignedDisk, index: number, seed = index + 1): Promise<void> {
@@ -168,6 +178,40 @@ describe("CompressedCache on a file that takes only aligned requests", () => {
     go();
     await flush;
     await Promise.all(writes);
+    await disk.backend.close();
+    expect(await findings(disk)).toEqual([]);
+  });
+
+  test("writeToStore() must wait for what others take meanwhile of what it found [S8, S11]", async () => {
+    const disk = await openAligned({ size: 32 * CLUSTER, cluster_size: CLUSTER });
+    const l2Table = gate();
+    const data = gate();
+    disk.hook = ({ kind, offset }) => {
+      if (kind !== "write" || offset < 4 * CLUSTER) return undefined;
+      // The request holds the image lock while its L2 table is written.
+      if (offset === 4 * CLUSTER) return l2Table.passed;
+      // Then the flush and the request take turns: the flush has the clusters 5, 9 and 13.
+      return offset % (4 * CLUSTER) === CLUSTER ? undefined : data.passed;
+    };
+    // Every other cluster does not shrink, so that no two host clusters of compressed data lie side by side.
+    const content = new Uint8Array(16 * CLUSTER);
+    for (let i = 0; i < 16; i++)
+      content.set(cluster(i + 1, i % 2 === 0 ? 3000 : CLUSTER), i * CLUSTER);
+    const writeToStore = vi.spyOn(CompressedCache.prototype, "writeToStore");
+    const written = disk.backend.write(0, content, compressed);
+    await expect.poll(() => disk.requests.some(({ offset }) => offset === 4 * CLUSTER)).toBe(true);
+    const flush = disk.backend.flush();
+    l2Table.open();
+    await expect.poll(() => disk.statistic("compressedCacheWrites")).toBe(5);
+    let ended = 0;
+    for (const { value } of writeToStore.mock.results) {
+      void Promise.resolve(value).then(() => ended++);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 30));
+    expect(ended).toBe(0);
+    writeToStore.mockRestore();
+    data.open();
+    await Promise.all([written, flush]);
     await disk.backend.close();
     expect(await findings(disk)).toEqual([]);
   });

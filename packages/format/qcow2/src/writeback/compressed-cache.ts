@@ -9,7 +9,8 @@
  *    readers find them here [S4], and the L2 cache waits for them [S11].
  * 2. At most MAX_CLUSTERS host clusters are in memory: who wants to put waits for `room()` first.
  * 3. A write that puts carries what it finished to the file, and fails when that fails. It needs no lock
- *    for that, so a flush that holds the lock may wait for it [S8].
+ *    for that, so a flush that holds the lock may wait for it [S8]; and it may take what a flush has found
+ *    and not yet come to, so a flush looks for whom to wait for at its end.
  * 4. Everything under the lock (the walk, the edge) may write the unfinished cluster too, padded: nothing
  *    is appended meanwhile [S6].
  * 5. Bytes whose write failed stay, for readers; but the guest was told that they are written, so no
@@ -178,12 +179,12 @@ export class CompressedCache implements Flushable {
   }
 
   async #writeAll(): Promise<void> {
-    const others = [...this.#writing];
     try {
       await this.#writeRuns(this.#cache.flushableCount, true);
     } finally {
+      // Only now: what was here at the start and is not written, somebody else has taken since, or before.
       // Each reports its failure to the write that it belongs to; here it counts that data was lost.
-      await Promise.allSettled(others);
+      await Promise.allSettled(this.#writing);
     }
     this.#image.refuseFailed();
   }
