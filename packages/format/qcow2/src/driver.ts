@@ -196,13 +196,16 @@ export class Qcow2Driver implements BlockDriver {
       await this.flushToOs();
       await this.#storeBitmaps();
       await this.#padFile();
+      // Whoever only reads has nothing to sync when it closes.
+      if (image.touched) await image.file.flush();
     }
+    // What may fail comes first: after that nothing has changed.
+    await settleCompressedCache(
+      image,
+      given.includes("compressed-write-cache") ? compressedCacheModeOf(options) : undefined,
+    );
     image.readOnly = request.readOnly;
     this.#capabilities = capabilitiesOf(image);
-    if (given.includes("compressed-write-cache")) {
-      image.compressedCacheMode = compressedCacheModeOf(options);
-    }
-    await settleCompressedCache(image);
     const policy = discardPolicyOf(options);
     for (const reason of ["request", "snapshot", "other"] as const) {
       if (given.includes(`pass-discard-${reason}`)) image.frees.policy[reason] = policy[reason];

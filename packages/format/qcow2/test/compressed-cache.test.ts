@@ -102,6 +102,25 @@ describe("CompressedCache on a file that takes only aligned requests", () => {
     expect(await findings(disk)).toEqual([]);
   });
 
+  test("must be as it was, with all else, when a reopen cannot flush it [S13]", async () => {
+    const disk = await openAligned({ size: 16 * CLUSTER, cluster_size: CLUSTER });
+    const { root } = disk.backend;
+    await write(disk, 0);
+    disk.hook = ({ kind }) => {
+      if (kind === "flush") throw new BlockError("EIO", "sim: injected failure");
+    };
+    // Below the graph, which would flush first, and refuse.
+    await expect(
+      root.driver.reopen({
+        readOnly: false,
+        options: { "compressed-write-cache": "off", "pass-discard-request": false },
+      }),
+    ).rejects.toMatchObject({ code: "EIO" });
+    expect(disk.statistic("compressedCache")).toBe(true);
+    disk.hook = () => {};
+    await disk.backend.close().catch(() => undefined);
+  });
+
   test("must be decided again when only the file was reopened [S13]", async () => {
     const image = await createInMemory({ size: 16 * CLUSTER, cluster_size: CLUSTER });
     const inner = directChild(image);

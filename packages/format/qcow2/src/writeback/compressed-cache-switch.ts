@@ -7,13 +7,16 @@
  * the page cache does: there a small write is a read-modify-write. Off means off: no copy through it.
  * The file may be reopened without a word to this driver, so every compressed write looks again.
  */
-import type { Qcow2Image } from "../image.js";
+import type { CompressedCacheMode, Qcow2Image } from "../image.js";
 import { CompressedCache } from "./compressed-cache.js";
 import { flushLocked } from "./flush.js";
 
 /** Whether the cache should be on, the way the file is open now. */
-export function wantsCompressedCache({ compressedCacheMode, file }: Qcow2Image): boolean {
-  if (compressedCacheMode !== "auto") return compressedCacheMode === "on";
+export function wantsCompressedCache(
+  { compressedCacheMode, file }: Qcow2Image,
+  mode: CompressedCacheMode = compressedCacheMode,
+): boolean {
+  if (mode !== "auto") return mode === "on";
   return file.limits.requestAlignment > 1;
 }
 
@@ -21,15 +24,20 @@ export function wantsCompressedCache({ compressedCacheMode, file }: Qcow2Image):
  * Turns the cache on or off, if that is to change. What it holds is flushed first.
  *
  * Requires: no compressed write is under way but the caller's; the image lock is not held.
- * @throws the flush's error: the cache is as it was
+ *
+ * @param mode - what decides from now on; by default what did before
+ * @throws the flush's error: the cache, and what decides, are as they were
  */
-export async function settleCompressedCache(image: Qcow2Image): Promise<void> {
-  if (wantsCompressedCache(image) === (image.compressedCache !== undefined)) return;
-  if (image.compressedCache === undefined) {
-    image.compressedCache = new CompressedCache(image);
-    return;
+export async function settleCompressedCache(
+  image: Qcow2Image,
+  mode: CompressedCacheMode = image.compressedCacheMode,
+): Promise<void> {
+  const wanted = wantsCompressedCache(image, mode);
+  if (image.compressedCache !== undefined && !wanted) {
+    await flushLocked(image);
+    image.compressedCache.free();
+    image.compressedCache = undefined;
   }
-  await flushLocked(image);
-  image.compressedCache.free();
-  image.compressedCache = undefined;
+  image.compressedCacheMode = mode;
+  if (wanted) image.compressedCache ??= new CompressedCache(image);
 }
