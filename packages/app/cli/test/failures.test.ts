@@ -76,6 +76,74 @@ test("a file that may not grow must give one line, and be removed", () => {
   expect(existsSync(join(folder, "limited.qcow2"))).toBe(false);
 });
 
+/** Half random: each cluster is stored in about half a cluster. */
+function writeCompressible(name: string, bytes: number): void {
+  const content = Buffer.alloc(bytes);
+  for (let at = 0; at < bytes; at += 65536) randomBytes(32768).copy(content, at);
+  writeFileSync(join(folder, name), content);
+}
+
+/** `blk` whose files may not grow past so many KiB. */
+function limited(kib: number, words: readonly string[]): Transcript {
+  const script = `ulimit -f ${kib}; exec "$0" "$@"`;
+  return outcome("bash", ["-c", script, process.execPath, BIN, ...words], folder);
+}
+
+describe("compressed data that was gathered and cannot be written", () => {
+  const lost = /data that was written is lost, and the image is incomplete: .*File too large; /;
+
+  test.each([
+    ["in the middle", 4 * MiB, 512, lost],
+    // It fits the cache: the flush at the end is the first to write, and tells what it met.
+    ["at the end", 65_536, 330, /write of 36864 bytes at offset 0x50000: File too large; /],
+  ])("must fail the conversion, and leave no file: %s", (_, bytes, kib, message) => {
+    writeCompressible("half.raw", bytes);
+    const words = ["convert", "-c", "-t", "none", "-O", "qcow2", "half.raw", "lost.qcow2"];
+    const end = limited(kib, words);
+    expectOneLine(end);
+    expect(end.stderr).toMatch(message);
+    expect(end.stderr).toMatch(/the incomplete 'lost\.qcow2' was removed\n$/);
+    expect(existsSync(join(folder, "lost.qcow2"))).toBe(false);
+  });
+
+  test("must leave a file that was there with the notice: nobody takes it for a disk", () => {
+    writeCompressible("half.raw", 4 * MiB);
+    writeFileSync(join(folder, "there.qcow2"), "");
+    const words = ["convert", "-c", "-t", "none", "-O", "qcow2", "half.raw", "there.qcow2"];
+    const end = limited(512, words);
+    expectOneLine(end);
+    expect(end.stderr).toMatch(lost);
+    expect(end.stderr).toMatch(/'there\.qcow2' is incomplete\n$/);
+    for (const command of ["info", "check", "map"]) {
+      const next = blkProcess([command, "there.qcow2"], folder);
+      expectOneLine(next);
+      expect(next.stderr).toContain("'there.qcow2' is incomplete: the conversion");
+    }
+    if (!hasQemu) return;
+    expect(outcome("qemu-img", ["info", "-f", "qcow2", "there.qcow2"], folder).status).toBe(1);
+  });
+
+  test.each(["writeback", "none", "unsafe"])(
+    "must fail a conversion in place, with the cache on by option and -t %s",
+    (cache) => {
+      writeCompressible("half.raw", 4 * MiB);
+      expect(
+        blkProcess(["create", "-q", "-f", "qcow2", "in-place.qcow2", "4M"], folder).status,
+      ).toBe(0);
+      const target =
+        "driver=qcow2,compressed-write-cache=on,file.driver=file,file.filename=in-place.qcow2";
+      const words = ["convert", "-c", "-n", "-t", cache, "--target-image-opts", "half.raw", target];
+      const end = limited(512, words);
+      expectOneLine(end);
+      expect(end.stderr).toMatch(lost);
+      expect(end.stderr).toMatch(/'driver=qcow2,.*' is incomplete\n$/);
+      // Never more than leaks: 3 says so, 0 that there are none.
+      expect([0, 3]).toContain(blkProcess(["check", "in-place.qcow2"], folder).status);
+      rmSync(join(folder, "in-place.qcow2"));
+    },
+  );
+});
+
 const canDropRoot =
   process.getuid?.() === 0 &&
   spawnSync("setpriv", [...dropRoot(), process.execPath, BIN, "--version"]).status === 0;
