@@ -70,6 +70,19 @@ describe("openQcow2() of an image with an external data file", () => {
     });
   });
 
+  test("must have no cache of compressed writes, and not say that there is one [S13]", async () => {
+    const { file, dataFile } = await createPair({ size: 8 * CLUSTER });
+    const limits = { ...file.limits, requestAlignment: 512 };
+    const aligned = Object.create(file, { limits: { get: () => limits } }) as BlockChild;
+    for (const mode of ["auto", "on"]) {
+      const options = { "compressed-write-cache": mode };
+      const disk = await openQcow2({ file: aligned, dataFile, options });
+      expect(disk.statistics()["compressedCache"]).toBe(false);
+      expect((await disk.formatInfo()).data).not.toHaveProperty("compressed-write-cache");
+      await disk.close();
+    }
+  });
+
   test("must refuse compressed writes, and change nothing by them", async () => {
     const { file, dataFile, data } = await createPair({ size: 8 * CLUSTER });
     const disk = await openQcow2({ file, dataFile });

@@ -13,9 +13,11 @@ import { flushLocked } from "./flush.js";
 
 /** Whether the cache should be on, the way the file is open now. */
 export function wantsCompressedCache(
-  { compressedCacheMode, file }: Qcow2Image,
+  { compressedCacheMode, file, geometry }: Qcow2Image,
   mode: CompressedCacheMode = compressedCacheMode,
 ): boolean {
+  // Nothing is compressed in an external data file.
+  if (geometry.externalData) return false;
   if (mode !== "auto") return mode === "on";
   return file.limits.requestAlignment > 1;
 }
