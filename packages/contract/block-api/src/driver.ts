@@ -115,6 +115,18 @@ export interface BlockDriver extends BlockIo {
   reopen(request: ReopenRequest): MaybePromise<void>;
   /** Flushes (when writable) and lets go of every resource, even when the flush fails; then throws that failure. */
   close(): MaybePromise<void>;
+  /**
+   * Hands the bytes over to another process: hands everything dirty down and makes it stable, as a flush of the node
+   * with all below it, and forgets what it has read. From then on requests are refused with `EBUSY`, and nothing is
+   * written, also by `close`, until `activate`. After failure: active, as before. Requires: the node is drained.
+   */
+  inactivate?(): MaybePromise<void>;
+  /**
+   * Takes the bytes back: reads anew what another process may have changed. Does nothing when active.
+   *
+   * @throws what `open` throws, and BlockError `EINVAL` when it is no longer the same kind of disk; inactive still
+   */
+  activate?(): MaybePromise<void>;
   /** What `blk info` prints under "Format specific information". */
   formatInfo?(): MaybePromise<FormatInfo>;
   /** Byte stores: how much space the bytes take on their medium (`actual-size` of qemu-img's JSON). */

@@ -6,7 +6,7 @@
  * 1. Reads go straight to mapping/read.ts. Everything that changes the image passes `#change`, which
  *    refuses what must not be written, prepares the image before its first write, and marks it as corrupt
  *    when its metadata cannot be trusted any more.
- * 2. `close` lets go of the codec and flushes, in any state.
+ * 2. `close` lets go of the codec and flushes, in any state but inactive.
  */
 import type {
   BitmapControl,
@@ -32,6 +32,7 @@ import {
   type MaybePromise,
   UnsupportedError,
 } from "@blocklayer/bytes";
+import { activateImage, inactivateImage } from "./activation.js";
 import { Qcow2Bitmaps } from "./bitmap/control.js";
 import { checkQcow2 } from "./check/check.js";
 import { writeCompressed } from "./compressed/write.js";
@@ -65,21 +66,16 @@ const COMPRESSED_SECTOR_BYTES = 512;
 export class Qcow2Driver implements BlockDriver {
   readonly driverName = "qcow2";
   readonly limits: BlockLimits;
-  readonly bitmaps: BitmapControl;
-  readonly #image: Qcow2Image;
+  #image: Qcow2Image;
+  #bitmaps: Qcow2Bitmaps;
   #capabilities: BlockCapabilities;
   #closed = false;
+  /** Handed over to another process: see activation.ts. */
+  #inactive = false;
 
   constructor(image: Qcow2Image) {
     this.#image = image;
-    this.bitmaps = new Qcow2Bitmaps(
-      image,
-      (op, work) => this.#change(op, work),
-      async () => {
-        await flushLocked(image);
-        await this.#storeBitmaps();
-      },
-    );
+    this.#bitmaps = this.#bitmapsOf(image);
     const { clusterSize } = image.geometry;
     this.limits = limitsOf({
       maxTransfer: MAX_TRANSFER_BYTES,
@@ -88,6 +84,10 @@ export class Qcow2Driver implements BlockDriver {
       discardAlignment: clusterSize,
     });
     this.#capabilities = capabilitiesOf(image);
+  }
+
+  get bitmaps(): BitmapControl {
+    return this.#bitmaps;
   }
 
   get capabilities(): BlockCapabilities {
@@ -171,7 +171,7 @@ export class Qcow2Driver implements BlockDriver {
   }
 
   flushToOs(): MaybePromise<void> {
-    if (this.#image.readOnly) return;
+    if (this.#image.readOnly || this.#inactive) return;
     let flushed: MaybePromise<void>;
     try {
       flushed = flushToOs(this.#image);
@@ -185,7 +185,7 @@ export class Qcow2Driver implements BlockDriver {
 
   async reopen(request: ReopenRequest): Promise<void> {
     const image = this.#image;
-    this.#refuseClosed("reopen");
+    this.#refuseIdle("reopen");
     const options = parseOptions(openOptions, request.options, "qcow2");
     const given = Object.keys(request.options);
     if (image.readOnly && !request.readOnly) {
@@ -197,7 +197,7 @@ export class Qcow2Driver implements BlockDriver {
       await this.#storeBitmaps();
       await this.#padFile();
       // Whoever only reads has nothing to sync when it closes.
-      if (image.touched) await image.file.flush();
+      if (image.touched) await image.sync();
     }
     // What may fail comes first: after that nothing has changed.
     await settleCompressedCache(
@@ -217,12 +217,35 @@ export class Qcow2Driver implements BlockDriver {
     }
   }
 
+  async inactivate(): Promise<void> {
+    this.#refuseClosed("inactivate");
+    if (this.#inactive) return;
+    try {
+      await inactivateImage(this.#image, {
+        storeBitmaps: () => this.#storeBitmaps(),
+        padFile: () => this.#padFile(),
+      });
+    } catch (error) {
+      await this.#failed(error);
+    }
+    this.#inactive = true;
+  }
+
+  async activate(): Promise<void> {
+    this.#refuseClosed("activate");
+    if (!this.#inactive) return;
+    this.#image = await activateImage(this.#image);
+    this.#bitmaps = this.#bitmapsOf(this.#image);
+    this.#inactive = false;
+  }
+
   async close(): Promise<void> {
     if (this.#closed) return;
-    this.#closed = true;
     const image = this.#image;
     const walk = new BestEffort(image.nodeName);
-    if (!image.readOnly && image.touched) {
+    const writes = !image.readOnly && image.touched && !this.#inactive;
+    this.#closed = true;
+    if (writes) {
       await walk.attempt("flush", () => this.flushToOs());
       // Bitmaps that are stored claim that the disk is as they say.
       if (walk.succeeded) await walk.attempt("bitmaps", () => this.#storeBitmaps());
@@ -231,7 +254,7 @@ export class Qcow2Driver implements BlockDriver {
       await walk.attempt("sync", () => image.file.flush());
     }
     await walk.attempt("compressed cache", () => image.compressedCache?.free());
-    await walk.attempt("codec", () => image.codecInUse?.close());
+    await walk.attempt("codec", () => image.releaseCodec());
     walk.end();
   }
 
@@ -265,6 +288,7 @@ export class Qcow2Driver implements BlockDriver {
   }
 
   async check(options?: RequestOptions): Promise<CheckResult> {
+    this.#refuseIdle("check");
     await this.flushToOs();
     return checkQcow2(this.#image.file, this.#image.header, options);
   }
@@ -272,7 +296,7 @@ export class Qcow2Driver implements BlockDriver {
   /** Runs a change of the image, with everything that comes before and after each. */
   async #change(op: string, work: () => MaybePromise<void>): Promise<void> {
     const image = this.#image;
-    this.#refuseClosed(op);
+    this.#refuseIdle(op);
     if (image.readOnly) {
       throw new BlockError("EACCES", `${op}: the image is open read-only`, {
         op,
@@ -294,6 +318,17 @@ export class Qcow2Driver implements BlockDriver {
   async #failed(error: unknown): Promise<never> {
     if (error instanceof DamageError) await markCorrupt(this.#image, error);
     throw error;
+  }
+
+  #bitmapsOf(image: Qcow2Image): Qcow2Bitmaps {
+    return new Qcow2Bitmaps(
+      image,
+      (op, work) => this.#change(op, work),
+      async () => {
+        await flushLocked(image);
+        await this.#storeBitmaps();
+      },
+    );
   }
 
   /** What is written next is noted anew: the image is prepared for writing again. */
@@ -322,9 +357,21 @@ export class Qcow2Driver implements BlockDriver {
     if (options?.signal?.aborted === true) {
       throw new BlockError("ECANCELED", `${op}: the request was aborted`, { op, offset, length });
     }
-    if (offset >= 0 && offset + length <= this.lengthBytes && !this.#closed) return;
-    this.#refuseClosed(op);
+    const idle = this.#closed || this.#inactive;
+    if (offset >= 0 && offset + length <= this.lengthBytes && !idle) return;
+    this.#refuseIdle(op);
     throw new BlockError("EINVAL", `${op}: the range is not on the disk`, { op, offset, length });
+  }
+
+  #refuseIdle(op: string): void {
+    this.#refuseClosed(op);
+    if (!this.#inactive) return;
+    const { nodeName } = this.#image;
+    throw new BlockError(
+      "EBUSY",
+      `${op}: the image is inactive, since it was handed over to another process: activate it first`,
+      { op, node: nodeName },
+    );
   }
 
   #refuseClosed(op: string): void {

@@ -108,7 +108,7 @@ export class Qcow2Image {
   readonly perL2Coverage: number;
   /** Binary logarithm of the entries of an L2 slice. */
   readonly sliceBits: number;
-  readonly #makeCodec: () => ClusterCodec;
+  readonly #parts: ImageParts;
   #codec: ClusterCodec | undefined;
   #failure: BlockError | undefined;
   /** Nothing is written any more. */
@@ -152,18 +152,20 @@ export class Qcow2Image {
     this.perCluster = 1 / this.geometry.clusterSize;
     this.perL2Coverage = 1 / this.geometry.l2CoverageBytes;
     this.sliceBits = Math.log2(this.l2.entriesPerTable);
-    this.#makeCodec = parts.makeCodec;
+    this.#parts = parts;
   }
 
   /** The codec, made when first needed. */
   get codec(): ClusterCodec {
-    this.#codec ??= this.#makeCodec();
+    this.#codec ??= this.#parts.makeCodec();
     return this.#codec;
   }
 
-  /** The codec if it was needed so far. */
-  get codecInUse(): ClusterCodec | undefined {
-    return this.#codec;
+  /** Closes the codec, if it was needed so far. Requires: no request is in flight. */
+  async releaseCodec(): Promise<void> {
+    const codec = this.#codec;
+    this.#codec = undefined;
+    await codec?.close();
   }
 
   get failure(): BlockError | undefined {
@@ -173,6 +175,18 @@ export class Qcow2Image {
   /** Whether nothing is written any more: memory and file may disagree. */
   get frozen(): boolean {
     return this.#frozen;
+  }
+
+  /** The same image with what its file says now, and nothing of what was in memory. */
+  withTables(tables: Pick<ImageParts, "header" | "l1" | "refcountTable">): Qcow2Image {
+    return new Qcow2Image({
+      ...this.#parts,
+      ...tables,
+      readOnly: this.readOnly,
+      overlapLevel: this.overlap.level,
+      discardPolicy: this.frees.policy,
+      compressedWriteCache: this.compressedCacheMode,
+    });
   }
 
   /** Gives the image a header that was written to the file. */

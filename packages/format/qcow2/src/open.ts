@@ -15,12 +15,11 @@ import {
 } from "@blocklayer/block-api";
 import { BlockError, type MaybePromise } from "@blocklayer/bytes";
 import { Qcow2Driver } from "./driver.js";
-import { ENTRY_BYTES, geometryOf } from "./geometry.js";
+import { geometryOf } from "./geometry.js";
 import { readHeader } from "./header/decode.js";
 import { refuseWriting } from "./header/features.js";
 import { hasFeature, INCOMPATIBLE, type Qcow2Header } from "./header/header.js";
 import { Qcow2Image } from "./image.js";
-import { L1Table } from "./mapping/l1-table.js";
 import {
   cacheOptionsOf,
   codecMakerOf,
@@ -30,7 +29,7 @@ import {
   overlapLevelOf,
   refuseMissingOptions,
 } from "./open-options.js";
-import { readRefcountTable, readTable } from "./read-tables.js";
+import { readTables } from "./read-tables.js";
 import { planCaches } from "./writeback/l2-cache.js";
 
 /** What opening needs. */
@@ -113,8 +112,7 @@ export async function openImage(header: Qcow2Header, parts: ImageFiles): Promise
   const geometry = geometryOf(header);
   const cacheSizes = planCaches(geometry, cacheOptionsOf(options));
   const makeCodec = codecMakerOf(options, header);
-  const l1Bytes = await readTable(file, header.l1TableOffset, header.l1Size * ENTRY_BYTES);
-  const refcountTable = await readRefcountTable(file, header, readOnly);
+  const tables = await readTables(file, header, readOnly);
   return new Qcow2Image({
     nodeName,
     file,
@@ -122,8 +120,7 @@ export async function openImage(header: Qcow2Header, parts: ImageFiles): Promise
     dataFile: parts.dataFile,
     readOnly,
     header,
-    l1: L1Table.decode(header.l1TableOffset, l1Bytes),
-    refcountTable,
+    ...tables,
     cacheSizes,
     overlapLevel: overlapLevelOf(options),
     discardPolicy: discardPolicyOf(options),

@@ -64,6 +64,7 @@ interface Interval {
 
 export class OverlapIndex {
   readonly #perCluster: number;
+  #level: OverlapLevel;
   #kinds: number;
   #intervals: Interval[] = [];
   #sorted = true;
@@ -71,7 +72,12 @@ export class OverlapIndex {
 
   constructor(clusterSize: number, level: OverlapLevel) {
     this.#perCluster = 1 / clusterSize;
+    this.#level = level;
     this.#kinds = LEVEL_KINDS[level];
+  }
+
+  get level(): OverlapLevel {
+    return this.#level;
   }
 
   /** Whether structures of a kind are looked at. */
@@ -104,6 +110,7 @@ export class OverlapIndex {
 
   /** Forgets everything, for a new scan with another level. */
   reset(level: OverlapLevel): void {
+    this.#level = level;
     this.#kinds = LEVEL_KINDS[level];
     this.#intervals = [];
     this.#clusters = new Map();
