@@ -1,9 +1,13 @@
 import { type BlockChild, directChild } from "@blocklayer/block-api";
 import { BlockError, IoVector } from "@blocklayer/bytes";
+import { BlockGraph } from "@blocklayer/block-graph";
+import { fileDriver } from "@blocklayer/file";
 import { Random, SimDisk } from "@blocklayer/sim";
 import { describe, expect, test } from "vitest";
-import { checkQcow2, openQcow2, type Qcow2Driver, readHeader } from "../src/index.js";
+import { checkQcow2, openQcow2, type Qcow2Driver, qcow2Driver, readHeader } from "../src/index.js";
 import { createInMemory } from "./support/images.js";
+import { describeWithQemu, qemuImg, useScratch } from "./support/qemu.js";
+import { runQemuIo } from "./support/replay.js";
 import { keepCodecWarm } from "./support/warm-codec.js";
 
 keepCodecWarm();
@@ -210,5 +214,38 @@ describe("Qcow2Driver.activate()", () => {
     await disk.activate();
     await disk.close();
     await expect(disk.activate()).rejects.toMatchObject({ code: "ECLOSED" });
+  });
+});
+
+describeWithQemu("BlockGraph.inactivateAll() and activateAll() over a real file", () => {
+  const scratch = useScratch();
+
+  test("must let qemu-io have the image, and take it back as it left it", async () => {
+    const filename = scratch("handed-over.qcow2");
+    await qemuImg("create", "-q", "-f", "qcow2", filename, "4M");
+    const graph = new BlockGraph({ drivers: [fileDriver, qcow2Driver] });
+    const disk = await graph.open({ driver: "qcow2", file: { driver: "file", filename } });
+    await disk.write(0, new Uint8Array(65536).fill(1));
+    await expect(runQemuIo(filename, ["write -P 2 1M 64k"])).rejects.toThrow("lock");
+    await graph.inactivateAll();
+    await runQemuIo(filename, [
+      "read -P 1 0 64k",
+      "write -P 2 1M 64k",
+      "discard 0 64k",
+      "truncate 8M",
+      "write -P 3 7M 64k",
+    ]);
+    await graph.activateAll();
+    expect(disk.lengthBytes).toBe(8 * 2 ** 20);
+    const bytesAt = async (mib: number): Promise<Set<number>> =>
+      new Set(await disk.read(mib * 2 ** 20, 65536));
+    expect(await bytesAt(0)).toEqual(new Set([0]));
+    expect(await bytesAt(1)).toEqual(new Set([2]));
+    expect(await bytesAt(7)).toEqual(new Set([3]));
+    await disk.write(2 * 2 ** 20, new Uint8Array(65536).fill(4));
+    await expect(runQemuIo(filename, ["write -P 2 1M 64k"])).rejects.toThrow("lock");
+    await graph.close();
+    await runQemuIo(filename, ["read -P 2 1M 64k", "read -P 4 2M 64k", "read -P 3 7M 64k"]);
+    expect((await qemuImg("check", filename)).code).toBe(0);
   });
 });

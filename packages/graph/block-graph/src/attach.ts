@@ -128,7 +128,9 @@ function derivePermissions(changes: PermissionChanges): PermissionPlan {
     for (const role of CHILD_ROLES) {
       const edge = node.childEdges.get(role);
       if (edge === undefined) continue;
-      const needed = childPermissions(node.definition, role, isWritable(node), users);
+      const needed = node.isInactive
+        ? NO_PERMISSIONS
+        : childPermissions(node.definition, role, isWritable(node), users);
       if (samePermissions(needed, planned(edge))) continue;
       edges.set(edge, needed);
       queue.push(edge.node);

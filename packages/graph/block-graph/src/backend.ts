@@ -23,6 +23,7 @@ import {
   type WriteOptions,
   type WriteZeroesOptions,
 } from "@blocklayer/block-api";
+import { inactiveError } from "./activation.js";
 import { updatePermissions } from "./attach.js";
 import { BackendBitmaps } from "./bitmaps.js";
 import { type LayeredStatus, refuseForeignBase, statusAbove } from "./block-status.js";
@@ -175,7 +176,7 @@ export class BlockBackend implements AsyncDisposable {
   async truncate(lengthBytes: number, options?: TruncateOptions): Promise<void> {
     this.#refuseClosed("truncate");
     refuseBadRange("truncate", this.root.name, lengthBytes, 0);
-    if (this.readOnly) throw readOnlyError("truncate", this.root.name);
+    if (this.readOnly) throw this.#changeError("truncate");
     const lease = await this.#resizing.acquire();
     try {
       this.#refuseClosed("truncate");
@@ -321,7 +322,12 @@ export class BlockBackend implements AsyncDisposable {
 
   #checkChange(op: string, offset: number, length: number, options?: RequestOptions): void {
     this.#check(op, offset, length, options);
-    if (this.readOnly) throw readOnlyError(op, this.root.name);
+    if (this.readOnly) throw this.#changeError(op);
+  }
+
+  #changeError(op: string): BlockError {
+    const { isInactive, name } = this.root;
+    return isInactive ? inactiveError(op, `node '${name}'`) : readOnlyError(op, name);
   }
 
   #checkStatus(offset: number, length: number, options?: RequestOptions): void {

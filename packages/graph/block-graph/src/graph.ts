@@ -9,12 +9,14 @@
  */
 import { type AlignedArena, sharedArena } from "@blocklayer/aligned-io";
 import type { MaybePromise } from "@blocklayer/bytes";
+import { CoMutex } from "@blocklayer/co-lock";
 import {
   type BlockChild,
   booleanWord,
   type DriverDefinition,
   type Permissions,
 } from "@blocklayer/block-api";
+import { activateNodes, type HandedOver, inactivateNodes, inactiveError } from "./activation.js";
 import { attach } from "./attach.js";
 import { BlockBackend } from "./backend.js";
 import { closeNode, ErrorCollector } from "./close.js";
@@ -55,6 +57,9 @@ export interface GraphOpenOptions {
 export class BlockGraph implements AsyncDisposable {
   readonly #state: GraphState;
   #closing: Promise<void> | undefined = undefined;
+  /** What users held before everything was handed over; `undefined` while the graph is active. */
+  #handedOver: HandedOver | undefined = undefined;
+  readonly #activation: CoMutex = new CoMutex("activation");
 
   constructor({ drivers, openGate, arena, resolveFilename }: GraphOptions) {
     this.#state = new GraphState(
@@ -74,6 +79,7 @@ export class BlockGraph implements AsyncDisposable {
    */
   async open(options: NodeOptions | string, how: GraphOpenOptions = {}): Promise<BlockBackend> {
     this.#refuseClosed("open");
+    this.#refuseInactive("open");
     const node = typeof options === "string" ? this.#state.find(options) : undefined;
     const root = node ?? (await this.#openNode(options as NodeOptions, how));
     try {
@@ -99,6 +105,7 @@ export class BlockGraph implements AsyncDisposable {
     how: Pick<GraphOpenOptions, "allowProbing" | "signal"> = {},
   ): Promise<BlockNode> {
     this.#refuseClosed("add");
+    this.#refuseInactive("add");
     const node = await this.#openNode(options, { ...how, permissions: NO_PERMISSIONS });
     if (this.#closing !== undefined) {
       await closeNode(this.#state, node);
@@ -143,12 +150,40 @@ export class BlockGraph implements AsyncDisposable {
    */
   async reopen(target: BlockBackend | BlockNode | string, options: ReopenOptions): Promise<void> {
     this.#refuseClosed("reopen");
+    this.#refuseInactive("reopen");
     if (target instanceof BlockBackend) {
       const edge = options.readOnly === undefined ? undefined : target.edge;
       return await reopenNode(target.root, options, edge);
     }
     const node = typeof target === "string" ? this.#state.find(target) : target;
     await reopenNode(node, options, undefined);
+  }
+
+  /**
+   * Hands every disk over to another process: all that was written is stable, nothing is held or locked any more,
+   * and requests are refused with `EBUSY`, until `activateAll`. Requires: no job runs. Does nothing the second time.
+   *
+   * @throws the first error of a flush or a driver; everything is active then
+   */
+  async inactivateAll(): Promise<void> {
+    this.#refuseClosed("inactivate");
+    await this.#oneAtATime(async () => {
+      this.#handedOver ??= await inactivateNodes(this.#state);
+    });
+  }
+
+  /**
+   * Takes every disk back: the locks first, then what another process may have changed is read anew.
+   *
+   * @throws BlockError when another process holds a lock, what a driver throws; everything is inactive still
+   */
+  async activateAll(): Promise<void> {
+    this.#refuseClosed("activate");
+    await this.#oneAtATime(async () => {
+      if (this.#handedOver === undefined) return;
+      await activateNodes(this.#state, this.#handedOver);
+      this.#handedOver = undefined;
+    });
   }
 
   /**
@@ -190,6 +225,19 @@ export class BlockGraph implements AsyncDisposable {
       chain: [],
       isTrusted: true,
     });
+  }
+
+  async #oneAtATime(work: () => Promise<void>): Promise<void> {
+    const lease = await this.#activation.acquire();
+    try {
+      await work();
+    } finally {
+      lease.release();
+    }
+  }
+
+  #refuseInactive(op: string): void {
+    if (this.#handedOver !== undefined) throw inactiveError(op, "the graph");
   }
 
   #refuseClosed(op: string): void {

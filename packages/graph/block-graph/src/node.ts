@@ -61,6 +61,8 @@ export class BlockNode {
   readonly childEdges: Map<ChildRole, Edge> = new Map();
   /** Somebody asked for the node itself, so that it stays when its last user goes. @internal */
   isPinned = false;
+  /** Handed over to another process: see activation.ts. @internal */
+  isInactive = false;
   /** What the driver was last told that its users hold and share. @internal */
   granted: Permissions = NO_PERMISSIONS;
   /** @internal */

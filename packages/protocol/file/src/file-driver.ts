@@ -242,6 +242,14 @@ export class FileDriver implements BlockDriver {
     this.#file.extents.mayKeepHoles = mayKeepHoles(this.#lock.state, this.#permissions);
   }
 
+  /** Another process may have made the file longer or shorter, and moved its holes. Locks follow the permissions. */
+  async activate(): Promise<void> {
+    this.#begin("activate", undefined);
+    const file = this.#file;
+    if (file.kind === "regular") file.lengthBytes = (await file.stat()).sizeBytes;
+    file.extents.forget();
+  }
+
   async close(): Promise<void> {
     if (this.#file.fd < 0) return;
     const failures: unknown[] = [];
