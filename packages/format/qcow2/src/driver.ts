@@ -346,8 +346,8 @@ export class Qcow2Driver implements BlockDriver {
 
   /** Makes the file end with whole sectors, as readers of compressed data expect. */
   async #padFile(): Promise<void> {
-    const { file, wroteCompressed } = this.#image;
-    if (!wroteCompressed) return;
+    const { file, wroteCompressed, frozen } = this.#image;
+    if (!wroteCompressed || frozen) return;
     const end = file.lengthBytes;
     const padded = alignUp(end, COMPRESSED_SECTOR_BYTES);
     if (padded > end) await file.writev(end, IoVector.allocate(padded - end));

@@ -2,7 +2,7 @@ import { directChild } from "@blocklayer/block-api";
 import { BlockError, IoVector } from "@blocklayer/bytes";
 import { openMemory } from "@blocklayer/memory";
 import { MetadataCache } from "@blocklayer/metadata-cache";
-import { Random } from "@blocklayer/sim";
+import { Random, SimDisk } from "@blocklayer/sim";
 import { describe, expect, test, vi } from "vitest";
 import { checkQcow2, openQcow2, readHeader } from "../src/index.js";
 import { CompressedCache } from "../src/writeback/compressed-cache.js";
@@ -277,6 +277,70 @@ describe("CompressedCache on a file that takes only aligned requests", () => {
     for (let i = 6; i < 10; i++) await expectCluster(disk, i, 31 * 19 + i + 1);
     await disk.backend.close();
     expect(await findings(disk)).toEqual([]);
+  });
+});
+
+describe("Qcow2Driver.close() of an image that failed", () => {
+  test("must write nothing any more, not even the end of the last sector [C17]", async () => {
+    const image = await createInMemory({ size: 16 * CLUSTER, cluster_size: CLUSTER });
+    const file = new SimDisk({ content: image.bytes });
+    const options = { "compressed-write-cache": "off" };
+    const disk = await openQcow2({ file: directChild(file), options });
+    await disk.writev(0, IoVector.of(cluster(1)), compressed);
+    expect(file.lengthBytes % 512).not.toBe(0);
+    file.inject({ kind: "flush" });
+    await expect((async () => disk.flushToOs())()).rejects.toMatchObject({ code: "EIO" });
+    const { write } = file.counts;
+    await expect(disk.close()).rejects.toMatchObject({ code: "ENODEFAILED" });
+    expect(file.counts.write).toBe(write);
+  });
+});
+
+describe("CompressedCache in the node's statistics [S13]", () => {
+  test("must tell whether it is on, what it holds, and what it did and saved", async () => {
+    const disk = await openAligned({ size: 16 * CLUSTER, cluster_size: CLUSTER });
+    const told = (): Record<string, unknown> => {
+      const all = Object.entries(disk.backend.root.statistics());
+      return Object.fromEntries(all.filter(([name]) => name.startsWith("compressedCache")));
+    };
+    const nothing = {
+      compressedCache: true,
+      compressedCacheClusters: 0,
+      compressedCacheBytes: 0,
+      compressedCacheBuffers: 0,
+      compressedCacheHits: 0,
+      compressedCacheWrites: 0,
+      compressedCacheFlushedClusters: 0,
+      compressedCachePaddedBytes: 0,
+      compressedCacheAvoidedReadModifyWrites: 0,
+    };
+    expect(told()).toEqual(nothing);
+    await write(disk, 0);
+    await write(disk, 1);
+    const bytes = Number(told()["compressedCacheBytes"]);
+    expect(bytes).toBeGreaterThan(2000);
+    expect(bytes).toBeLessThan(CLUSTER);
+    // The first one's tail, and the second one's head and tail, share blocks with others.
+    const held = {
+      compressedCacheClusters: 1,
+      compressedCacheBytes: bytes,
+      compressedCacheBuffers: 1,
+    };
+    const avoided = { compressedCacheAvoidedReadModifyWrites: 3 };
+    expect(told()).toEqual({ ...nothing, ...held, ...avoided });
+    await expectCluster(disk, 1);
+    expect(told()["compressedCacheHits"]).toBe(1);
+    await disk.backend.flush();
+    const done = {
+      compressedCacheHits: 1,
+      compressedCacheWrites: 1,
+      compressedCacheFlushedClusters: 1,
+      compressedCachePaddedBytes: CLUSTER - bytes,
+    };
+    expect(told()).toEqual({ ...nothing, ...avoided, ...done });
+    await disk.graph.reopen(disk.backend.root, { options: { "compressed-write-cache": "off" } });
+    expect(told()).toEqual({ ...nothing, compressedCache: false });
+    await disk.backend.close();
   });
 });
 
