@@ -22,6 +22,7 @@ export class ArrayDriver implements BlockDriver {
   readonly limits: BlockLimits = limitsOf({});
   readonly medium: Medium;
   writable = true;
+  active = true;
 
   constructor(medium: Medium) {
     this.medium = medium;
@@ -53,6 +54,7 @@ export class ArrayDriver implements BlockDriver {
 
   begin(options: RequestOptions | undefined, isChange: boolean): void {
     if (options?.signal?.aborted === true) throw new BlockError("ECANCELED", "array: canceled");
+    if (!this.active) throw new BlockError("EBUSY", "array: inactive");
     if (isChange && !this.writable) throw new BlockError("EACCES", "array: read-only");
   }
 
@@ -115,6 +117,14 @@ export class ArrayDriver implements BlockDriver {
 
   reopen(request: ReopenRequest): MaybePromise<void> {
     this.writable = !request.readOnly;
+  }
+
+  inactivate(): MaybePromise<void> {
+    this.active = false;
+  }
+
+  activate(): MaybePromise<void> {
+    this.active = true;
   }
 
   close(): MaybePromise<void> {}

@@ -311,6 +311,19 @@ class ReopenIgnoresMode extends ArrayDriver {
   override reopen(): void {}
 }
 
+class WritesWhileInactive extends ArrayDriver {
+  override inactivate(): void {}
+}
+
+class ActivatesStale extends ArrayDriver {
+  readonly #stale = this.bytes.slice();
+
+  override activate(): void {
+    super.activate();
+    this.bytes.set(this.#stale);
+  }
+}
+
 class UnusableLimits extends ArrayDriver {
   override readonly limits: BlockLimits = { ...limitsOf({}), requestAlignment: 3 };
 }
@@ -488,6 +501,8 @@ export const brokenDrivers: readonly (readonly [Broken, string])[] = [
   [PretendsToCompress, "what a driver's capabilities deny"],
   [ReopenForgets, "reopen() to read-only and back"],
   [ReopenIgnoresMode, "reopen() to read-only and back"],
+  [WritesWhileInactive, "inactivate() and activate()"],
+  [ActivatesStale, "inactivate() and activate()"],
   [UnusableLimits, "limits hold together"],
   [WaitsForNothing, "return plainly"],
   [FreshDiskIsDirty, "a fresh disk returns"],

@@ -42,6 +42,10 @@ export const lifecycleChecks: readonly ConformanceCheck[] = [
     name: "reopen() to read-only and back keeps every byte, or is refused and changes nothing",
     run: (source) => withWritableDisk(source, changeMode),
   },
+  {
+    name: "inactivate() and activate() keep every byte, and no write is taken between them",
+    run: (source) => withWritableDisk(source, handOver),
+  },
 ];
 
 /** Data, zeroes and an overwrite, others for every seed; returns what the disk must hold. */
@@ -104,4 +108,19 @@ async function changeMode(disk: TestDisk): Promise<CheckOutcome> {
   }
   await disk.expectContent(await change(disk, model, 112), "written after reopen()");
   return error === undefined ? "passed" : { skipped: "the driver refuses reopen()" };
+}
+
+async function handOver(disk: TestDisk): Promise<CheckOutcome> {
+  const { driver } = disk;
+  if (driver.activate === undefined) return { skipped: "the driver has nothing to hand over" };
+  const model = await change(disk, disk.initialContent(), 110);
+  await driver.inactivate?.();
+  if (driver.inactivate !== undefined) {
+    const error = await errorOf(() => disk.write(0, pattern(1, disk.unit)));
+    expectThat(isRefusal(error), `an inactive disk refuses to be written, not ${textOf(error)}`);
+  }
+  await driver.activate();
+  await disk.expectContent(model, "after activate()");
+  await disk.expectContent(await change(disk, model, 112), "written after activate()");
+  return "passed";
 }
