@@ -165,6 +165,27 @@ describe("Qcow2Driver.activate()", () => {
     await reader.close();
   });
 
+  test("must go on noting writes in the bitmaps that were stored when it was handed over", async () => {
+    const { file, disk } = await shared();
+    await disk.bitmaps.add("b", { granularityBytes: CLUSTER });
+    await put(disk, 1, 1);
+    await disk.inactivate();
+    const other = await openQcow2({ file: directChild(file) });
+    expect((await other.bitmaps.list()).map(({ name }) => name)).toEqual(["b"]);
+    await put(other, 3, 2);
+    await other.close();
+    await expect(disk.bitmaps.clear("b")).rejects.toMatchObject({ code: "EBUSY" });
+    await disk.activate();
+    await put(disk, 5, 3);
+    const dirty = [1, 3, 5].map((at) => ({ offset: at * CLUSTER, lengthBytes: CLUSTER }));
+    expect(await disk.bitmaps.dirtyRanges("b", 0, 9)).toEqual(dirty);
+    await disk.close();
+    expect(await findings(directChild(file))).toEqual([]);
+    const reader = await openQcow2({ file: directChild(file), readOnly: true });
+    expect(await reader.bitmaps.dirtyRanges("b", 0, 9)).toEqual(dirty);
+    await reader.close();
+  });
+
   test("must keep the options of the last reopen", async () => {
     const { file, disk } = await shared();
     await disk.reopen({

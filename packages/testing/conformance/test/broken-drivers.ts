@@ -319,7 +319,7 @@ class ActivatesStale extends ArrayDriver {
   readonly #stale = this.bytes.slice();
 
   override activate(): void {
-    super.activate();
+    void super.activate();
     this.bytes.set(this.#stale);
   }
 }
