@@ -55,6 +55,8 @@ const EVERY = process.env["BLOCKLAYER_FAULT_RUNS"] !== undefined;
 
 const QCOW2_SOURCES = new URL("../../../format/qcow2/src/", import.meta.url);
 
+const TIMEOUT_MS = EVERY ? 1_200_000 : 120_000;
+
 const codec = createCodec("deflate");
 const fixtures = new Map<string, Fixture>();
 /** By workload: what happens when nothing fails. */
@@ -68,7 +70,7 @@ beforeAll(async () => {
     fixtures.set(workload.name, fixture);
     undisturbed.set(workload.name, await runWithFault(fixture));
   }
-});
+}, TIMEOUT_MS);
 
 afterAll(async () => {
   await codec.close();
@@ -100,7 +102,7 @@ describe("the events of the qcow2 driver", () => {
 
   test.each(WORKLOADS)(
     "must each fail once with EIO and once with ENOSPC: $name",
-    { timeout: EVERY ? 1_200_000 : 120_000 },
+    { timeout: TIMEOUT_MS },
     async ({ name }) => {
       const fixture = fixtures.get(name) as Fixture;
       const { events, problems: broken } = undisturbed.get(name) as FaultOutcome;
