@@ -161,7 +161,8 @@ export class BlockGraph implements AsyncDisposable {
 
   /**
    * Hands every disk over to another process: all that was written is stable, nothing is held or locked any more,
-   * and requests are refused with `EBUSY`, until `activateAll`. Requires: no job runs. Does nothing the second time.
+   * and changes are refused with `EBUSY`, until `activateAll`; so are reads where a driver would have to remember what
+   * it read before. Requires: no job runs. Does nothing the second time.
    *
    * @throws the first error of a flush or a driver; everything is active then
    */
