@@ -21,7 +21,12 @@ import { alignUp, assert, type IoVector, type MaybePromise } from "@blocklayer/b
 import { RangeLock } from "@blocklayer/co-lock";
 import { isVectorAligned } from "./aligned-memory.js";
 import type { AlignedArena } from "./arena.js";
-import type { AlignedDevice, AlignedReadOptions, AlignedWriteOptions } from "./device.js";
+import type {
+  AlignedDevice,
+  AlignedReadOptions,
+  AlignedWriteOptions,
+  EdgeListener,
+} from "./device.js";
 import { type AlignedIoStatistics, PieceMover } from "./piece-mover.js";
 import { Pieces } from "./pieces.js";
 import { checkLimits, refuseAborted } from "./requests.js";
@@ -39,13 +44,14 @@ export class AlignedIo {
 
   /**
    * @param arena - lends bounce buffers; used only when the device asks for aligned memory
+   * @param onEdge - hears of every read-modify-write; tests stop one there
    * @throws BlockError `ENOTSUP` when the arena cannot give memory as aligned as the device wants it
    */
-  constructor(device: AlignedDevice, arena: AlignedArena) {
+  constructor(device: AlignedDevice, arena: AlignedArena, onEdge?: EdgeListener) {
     checkLimits(device.limits, arena);
     this.#device = device;
     this.#arena = arena;
-    this.#mover = new PieceMover(device, arena, this.#lock, this.#direct);
+    this.#mover = new PieceMover(device, arena, this.#lock, this.#direct, onEdge);
   }
 
   /** What had to be done beyond passing requests on, since the beginning. */

@@ -39,3 +39,9 @@ export interface AlignedDevice {
   readv(offset: number, target: IoVector, options?: AlignedReadOptions): MaybePromise<void>;
   writev(offset: number, source: IoVector, options?: AlignedWriteOptions): MaybePromise<void>;
 }
+
+/** The moments of a read-modify-write: before and after the block at its head, or its tail, is read. */
+export type EdgeMoment = "head" | "after-head" | "tail" | "after-tail";
+
+/** Hears of these moments; the read-modify-write waits for what it returns. It must not fail. */
+export type EdgeListener = (moment: EdgeMoment) => MaybePromise<void>;

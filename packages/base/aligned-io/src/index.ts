@@ -13,6 +13,8 @@ export type {
   AlignedLimits,
   AlignedReadOptions,
   AlignedWriteOptions,
+  EdgeListener,
+  EdgeMoment,
 } from "./device.js";
 export type { AlignedIoStatistics } from "./piece-mover.js";
 export { sharedArena } from "./shared-arena.js";

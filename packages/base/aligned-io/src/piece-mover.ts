@@ -14,7 +14,7 @@ import { alignDown, alignUp, IoVector } from "@blocklayer/bytes";
 import type { RangeLock } from "@blocklayer/co-lock";
 import type { AlignedArena } from "./arena.js";
 import { BounceSource } from "./bounce-source.js";
-import type { AlignedDevice, AlignedWriteOptions } from "./device.js";
+import type { AlignedDevice, AlignedWriteOptions, EdgeListener } from "./device.js";
 import type { Piece } from "./pieces.js";
 import { refuseAborted } from "./requests.js";
 import type { WriteTracker } from "./write-tracker.js";
@@ -34,17 +34,25 @@ export class PieceMover {
   readonly #bounces: BounceSource;
   readonly #lock: RangeLock;
   readonly #direct: WriteTracker;
+  readonly #onEdge: EdgeListener | undefined;
   /** Takes the padding of reads, which nobody looks at. */
   #sink = new Uint8Array(0);
   #readModifyWrites = 0;
   #bouncedBytes = 0;
   #paddedBytes = 0;
 
-  constructor(device: AlignedDevice, arena: AlignedArena, lock: RangeLock, direct: WriteTracker) {
+  constructor(
+    device: AlignedDevice,
+    arena: AlignedArena,
+    lock: RangeLock,
+    direct: WriteTracker,
+    onEdge?: EdgeListener,
+  ) {
     this.#device = device;
     this.#bounces = new BounceSource(arena);
     this.#lock = lock;
     this.#direct = direct;
+    this.#onEdge = onEdge;
   }
 
   get statistics(): AlignedIoStatistics {
@@ -168,20 +176,45 @@ export class PieceMover {
     const length = alignedEnd - alignedOffset;
     const alignment = Math.max(requestAlignment, this.#device.limits.memoryAlignment);
     const tailAt = alignDown(length - requestAlignment, alignment);
-    if (tail && tailAt <= (head ? requestAlignment : 0)) {
-      await this.#readEdge(alignedOffset, memory);
-      return;
+    const isOneRead = tail && tailAt <= (head ? requestAlignment : 0);
+    const first = memory.subarray(0, requestAlignment);
+    const last = memory.subarray(memory.length - (length - tailAt));
+    if (this.#onEdge !== undefined) {
+      const spans = { head, tail, isOneRead, alignedOffset, tailAt: alignedOffset + tailAt };
+      return await this.#readEdgesAloud(this.#onEdge, spans, { memory, first, last });
     }
+    if (isOneRead) return await this.#readEdge(alignedOffset, memory);
     const reads: Promise<void>[] = [];
-    if (head) reads.push(this.#readEdge(alignedOffset, memory.subarray(0, requestAlignment)));
-    if (tail) {
-      const target = memory.subarray(memory.length - (length - tailAt));
-      reads.push(this.#readEdge(alignedOffset + tailAt, target));
-    }
+    if (head) reads.push(this.#readEdge(alignedOffset, first));
+    if (tail) reads.push(this.#readEdge(alignedOffset + tailAt, last));
     // Both must have ended before the memory may be given to somebody else.
     for (const result of await Promise.allSettled(reads)) {
       if (result.status === "rejected") throw result.reason;
     }
+  }
+
+  /** The same for a listener, who hears of one edge after the other, as QEMU's does. */
+  async #readEdgesAloud(
+    tell: EdgeListener,
+    { head, tail, isOneRead, alignedOffset, tailAt }: EdgeSpans,
+    { memory, first, last }: EdgeMemory,
+  ): Promise<void> {
+    if (head) await tell("head");
+    if (isOneRead) {
+      await tell("tail");
+      await this.#readEdge(alignedOffset, memory);
+      if (head) await tell("after-head");
+      await tell("after-tail");
+      return;
+    }
+    if (head) {
+      await this.#readEdge(alignedOffset, first);
+      await tell("after-head");
+    }
+    if (!tail) return;
+    await tell("tail");
+    await this.#readEdge(tailAt, last);
+    await tell("after-tail");
   }
 
   /** Reads whole blocks; those past the device's end are zeroes, and the device is not asked for them. */
@@ -197,6 +230,23 @@ export class PieceMover {
     if (piece.bounce) this.#bouncedBytes += piece.end - piece.offset;
     this.#paddedBytes += piece.offset - piece.alignedOffset + piece.alignedEnd - piece.end;
   }
+}
+
+/** Which edges of a range have to be read, and where. */
+interface EdgeSpans {
+  readonly head: boolean;
+  readonly tail: boolean;
+  /** The two lie so close that one read takes both. */
+  readonly isOneRead: boolean;
+  readonly alignedOffset: number;
+  readonly tailAt: number;
+}
+
+/** Where they are read to. */
+interface EdgeMemory {
+  readonly memory: Uint8Array;
+  readonly first: Uint8Array;
+  readonly last: Uint8Array;
 }
 
 function hasEdges(piece: Piece): boolean {

@@ -61,6 +61,12 @@ export const DEBUG_EVENTS = [
 /** One of `DEBUG_EVENTS`. */
 export type DebugEvent = (typeof DEBUG_EVENTS)[number];
 
+/** Hears what becomes of parked requests, at once and in order. It must not throw. */
+export interface DebugObserver {
+  suspended(tag: string): void;
+  resumed(tag: string): void;
+}
+
 /** What a driver offers that can park requests: `break`, `resume` and `wait_break` of qemu-io. */
 export interface DebugControl {
   /** The next request that meets the event stops there, once, until `resume(tag)`. */
@@ -72,7 +78,7 @@ export interface DebugControl {
    */
   removeBreakpoint(tag: string): void;
   /**
-   * Lets the first request go on that is parked under the tag.
+   * Lets the latest request go on that is parked under the tag.
    *
    * @throws BlockError `ENOENT` when there is none
    */
@@ -81,4 +87,11 @@ export interface DebugControl {
   isSuspended(tag: string): boolean;
   /** Ends when a request is parked under the tag: at once if one is. */
   whenSuspended(tag: string): Promise<void>;
+  /**
+   * Lets every parked request go, and parks none any more: before a close, which waits for all requests.
+   * Breakpoints and rules that park are gone afterwards.
+   */
+  resumeAll(): void;
+  /** Names who hears of parked requests from now on; there is one at a time. */
+  observe(observer: DebugObserver | undefined): void;
 }

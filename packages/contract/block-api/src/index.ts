@@ -12,7 +12,7 @@ export type {
   DriverDefinition,
   OpenContext,
 } from "./definition.js";
-export { DEBUG_EVENTS, type DebugControl, type DebugEvent } from "./debug.js";
+export { DEBUG_EVENTS, type DebugControl, type DebugEvent, type DebugObserver } from "./debug.js";
 export {
   type BlockCapabilities,
   type BlockChild,

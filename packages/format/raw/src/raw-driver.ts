@@ -8,6 +8,7 @@
  *    loop.
  * 2. Limits and capabilities are the child's, save that a fixed size cannot be truncated.
  * 3. No request leaves a window of fixed size.
+ * 4. A file that listens hears of every read (`read_aio`) and write (`write_aio`), as QEMU's does.
  */
 import { andThen, assert, BlockError, type IoVector, type MaybePromise } from "@blocklayer/bytes";
 import type {
@@ -40,9 +41,9 @@ export interface RawOptions {
 /** An open raw disk. */
 export class RawDriver implements BlockDriver {
   readonly driverName = "raw";
-  /** A raw disk is no stop for events: its file hears of them, if it listens. */
-  readonly debugEvent: NonNullable<BlockDriver["debugEvent"]> | undefined;
   readonly #file: BlockChild;
+  /** Hears of reads and writes; hardly ever there. */
+  readonly #listener: BlockChild["debugEvent"];
   readonly #isProbed: boolean;
   #readOnly: boolean;
   #offset = 0;
@@ -55,7 +56,7 @@ export class RawDriver implements BlockDriver {
   /** @throws BlockError `EINVAL` when the window is unaligned or does not lie in the file */
   constructor(file: BlockChild, options: RawOptions = {}) {
     this.#file = file;
-    this.debugEvent = file.debugEvent;
+    this.#listener = file.debugEvent;
     this.#isProbed = options.probed === true;
     this.#readOnly = options.readOnly === true;
     this.#move({ offset: options.offset ?? 0, ...sizeOf(options.size) });
@@ -81,17 +82,28 @@ export class RawDriver implements BlockDriver {
 
   readv(offset: number, target: IoVector, options?: RequestOptions): MaybePromise<void> {
     this.#assertInside(offset, target.lengthBytes);
-    return this.#file.readv(this.#offset + offset, target, options);
+    if (this.#listener === undefined) {
+      return this.#file.readv(this.#offset + offset, target, options);
+    }
+    return andThen(this.#listener("read_aio"), () =>
+      this.#file.readv(this.#offset + offset, target, options),
+    );
   }
 
   writev(offset: number, source: IoVector, options?: WriteOptions): MaybePromise<void> {
     const lengthBytes = source.lengthBytes;
     this.#assertWritable("write", offset, lengthBytes);
     assert(options?.compressed !== true, "a raw disk gets no compressed writes");
-    if (this.#guard === undefined) return this.#file.writev(this.#offset + offset, source, options);
-    return this.#guard.pass({ offset, lengthBytes, source }, () =>
-      this.#file.writev(this.#offset + offset, source, options),
-    );
+    if (this.#guard === undefined && this.#listener === undefined) {
+      return this.#file.writev(this.#offset + offset, source, options);
+    }
+    const send = (): MaybePromise<void> =>
+      andThen(this.#listener?.("write_aio"), () =>
+        this.#file.writev(this.#offset + offset, source, options),
+      );
+    return this.#guard === undefined
+      ? send()
+      : this.#guard.pass({ offset, lengthBytes, source }, send);
   }
 
   writeZeroes(

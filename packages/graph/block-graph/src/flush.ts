@@ -13,13 +13,16 @@
  * 4. A failed walk goes to everyone who shared it, and leaves the generation as it was: the next walk tries again.
  */
 import { type MaybePromise, andThen } from "@blocklayer/bytes";
-import type { BlockDriver } from "@blocklayer/block-api";
+import type { BlockDriver, DebugEvent } from "@blocklayer/block-api";
+import { announcedFlush } from "./announcing-device.js";
 import type { RequestTracker } from "./request-tracker.js";
 
 /** What a walk needs to know of its node. */
 export interface FlushHost {
   readonly driver: BlockDriver;
   readonly tracker: RequestTracker;
+  /** Hears of the steps: the driver of the main child, when it listens. */
+  readonly flushListener: ((event: DebugEvent) => MaybePromise<void>) | undefined;
   /** The flushes of the children that this node may write, in the order of rule 1. */
   childFlushes(): readonly (() => MaybePromise<void>)[];
 }
@@ -62,11 +65,15 @@ export class FlushWalk {
   }
 
   #walk(): MaybePromise<void> {
-    const { driver, tracker } = this.#host;
+    const { driver, tracker, flushListener } = this.#host;
     const generation = tracker.writeGeneration;
     const isDirty = generation !== this.#flushedGeneration;
+    const toOs = (): MaybePromise<void> =>
+      announcedFlush(flushListener, "flush_to_os", () => driver.flushToOs());
+    const toDisk = (): MaybePromise<void> =>
+      announcedFlush(flushListener, "flush_to_disk", () => driver.flushToDisk());
     const own = driver.capabilities.write
-      ? andThen(driver.flushToOs(), () => (isDirty ? driver.flushToDisk() : undefined))
+      ? andThen(toOs(), () => (isDirty ? toDisk() : undefined))
       : undefined;
     return andThen(
       andThen(own, () => runInOrder(this.#host.childFlushes())),

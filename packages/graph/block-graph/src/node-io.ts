@@ -34,6 +34,7 @@ import type {
   WriteOptions,
   WriteZeroesOptions,
 } from "@blocklayer/block-api";
+import { edgeListener, type NodeDevice, nodeDevice } from "./announcing-device.js";
 import { fixedPieces, forEachPiece } from "./pieces.js";
 import { readOnlyError } from "./request-checks.js";
 import type { RequestKind, RequestTracker } from "./request-tracker.js";
@@ -54,6 +55,8 @@ export interface NodeIoHost {
 export class NodeIo implements ZeroTarget {
   readonly name: string;
   readonly driver: BlockDriver;
+  /** The driver as requests reach it: itself, unless it listens to what the graph does. */
+  readonly device: NodeDevice;
   readonly #host: NodeIoHost;
   readonly #tracker: RequestTracker;
   #aligned: AlignedIo | undefined;
@@ -63,6 +66,7 @@ export class NodeIo implements ZeroTarget {
   constructor(host: NodeIoHost) {
     this.name = host.name;
     this.driver = host.driver;
+    this.device = nodeDevice(host.driver);
     this.#host = host;
     this.#tracker = host.tracker;
     this.limitsChanged();
@@ -72,7 +76,9 @@ export class NodeIo implements ZeroTarget {
   limitsChanged(): void {
     const { requestAlignment, memoryAlignment, maxTransfer } = this.driver.limits;
     const trivial = requestAlignment === 1 && memoryAlignment === 1;
-    this.#aligned = trivial ? undefined : new AlignedIo(this.driver, this.#host.arena);
+    this.#aligned = trivial
+      ? undefined
+      : new AlignedIo(this.device, this.#host.arena, edgeListener(this.driver));
     this.#maxTransfer = maxTransfer;
     this.#requestAlignment = requestAlignment;
   }
@@ -153,9 +159,9 @@ export class NodeIo implements ZeroTarget {
       return this.#aligned.writev(offset, source, options);
     }
     if (source.lengthBytes <= this.#maxTransfer) {
-      return this.driver.writev(offset, source, options);
+      return this.device.writev(offset, source, options);
     }
-    return this.#pieces(offset, source, (at, piece) => this.driver.writev(at, piece, options));
+    return this.#pieces(offset, source, (at, piece) => this.device.writev(at, piece, options));
   }
 
   /** A change that is no write of bytes, in order with the read-modify-writes around it. */

@@ -14,6 +14,7 @@ import { CoMutex } from "@blocklayer/co-lock";
 import {
   type BlockDriver,
   type ChildRole,
+  type DebugEvent,
   type DriverDefinition,
   PERMISSION,
   type Permissions,
@@ -224,6 +225,12 @@ export class BlockNode {
   /** The flush inside a drained section. Holds: the drain. @internal */
   flushDrained(): MaybePromise<void> {
     return this.#flushWalk.flush();
+  }
+
+  /** Who hears of the steps of a flush: the driver of the main child, if it listens. @internal */
+  get flushListener(): ((event: DebugEvent) => MaybePromise<void>) | undefined {
+    const driver = this.file?.driver;
+    return driver?.debugEvent?.bind(driver);
   }
 
   /** @internal */

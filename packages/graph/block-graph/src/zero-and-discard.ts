@@ -17,6 +17,7 @@ import type {
   WriteOptions,
   WriteZeroesOptions,
 } from "@blocklayer/block-api";
+import type { NodeDevice } from "./announcing-device.js";
 import { alignedPieces, fixedPieces, forEachPiece } from "./pieces.js";
 import { refuseAborted } from "./request-checks.js";
 
@@ -29,6 +30,8 @@ const MAX_ZERO_WRITE_BYTES: number = 1024 * KiB;
 export interface ZeroTarget {
   readonly name: string;
   readonly driver: BlockDriver;
+  /** The driver, as zero writes reach it. */
+  readonly device: NodeDevice;
   deviceWrite(offset: number, source: IoVector, options?: WriteOptions): MaybePromise<void>;
   deviceChange(
     offset: number,
@@ -93,7 +96,7 @@ function zeroByDriver(
     return zeroByBytes(target, offset, length, options);
   }
   try {
-    const send = () => target.driver.writeZeroes(offset, length, options);
+    const send = () => target.device.writeZeroes(offset, length, options);
     const result = target.deviceChange(offset, length, send, options);
     return result instanceof Promise ? result.catch(fallBack) : undefined;
   } catch (error) {

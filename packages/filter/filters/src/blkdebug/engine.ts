@@ -6,16 +6,19 @@
  * 1. An event changes the state after all of its rules were looked at, each against the state before.
  * 2. Rules that an event makes active replace those that were active before.
  * 3. The first active rule that a request meets decides; one with `once` is gone for good afterwards.
- * 4. A request is parked at each breakpoint and `suspend` rule of its event, one after the other, and each of
- *    these is used up. `resumeAll` lets go of all: none is ever lost.
+ * 4. A request is parked under the tag of every breakpoint and `suspend` rule of its event, the newest first, all
+ *    at once; each of these is used up. It goes on when each tag was resumed. `resumeAll` lets go of all: none is
+ *    ever lost.
+ * 5. Of two requests under one tag `resume` lets the later one go.
  */
-import type { DebugControl, DebugEvent } from "@blocklayer/block-api";
+import type { DebugControl, DebugEvent, DebugObserver } from "@blocklayer/block-api";
 import { BlockError } from "@blocklayer/bytes";
 import type { BlkdebugRules, InjectRule, IoType, SuspendRule } from "./rules.js";
 
 /** The state that a node begins in. */
 const FIRST_STATE = 1;
 
+/** A request under one of its tags. */
 interface Parked {
   readonly tag: string;
   readonly go: () => void;
@@ -30,6 +33,9 @@ export class RuleEngine implements DebugControl {
   /** Who waits for a request to be parked under a tag. */
   #watchers: { readonly tag: string; readonly wake: () => void }[] = [];
   #state = FIRST_STATE;
+  #observer: DebugObserver | undefined = undefined;
+  /** After `resumeAll`: nobody is parked any more. */
+  #isReleased = false;
 
   constructor(rules: BlkdebugRules) {
     this.#inject = new Set(rules.inject);
@@ -56,7 +62,7 @@ export class RuleEngine implements DebugControl {
     if (now.length > 0) this.#active = now;
     for (const rule of this.#states) if (concerns(rule)) this.#state = rule.newState;
     const stops = this.#breakpoints.filter(concerns);
-    if (stops.length === 0) return undefined;
+    if (stops.length === 0 || this.#isReleased) return undefined;
     this.#breakpoints = this.#breakpoints.filter((one) => !stops.includes(one));
     return this.#park(stops);
   }
@@ -90,9 +96,9 @@ export class RuleEngine implements DebugControl {
   }
 
   resume(tag: string): void {
-    const first = this.#parked.find((one) => one.tag === tag);
-    if (first === undefined) throw noSuch(tag);
-    this.#letGo(first);
+    const latest = this.#parked.findLast((one) => one.tag === tag);
+    if (latest === undefined) throw noSuch(tag);
+    this.#letGo(latest);
   }
 
   isSuspended(tag: string): boolean {
@@ -106,25 +112,40 @@ export class RuleEngine implements DebugControl {
 
   /** Lets every parked request go, and parks none any more. */
   resumeAll(): void {
+    this.#isReleased = true;
     this.#breakpoints = [];
     const parked = this.#parked;
     this.#parked = [];
-    for (const one of parked) one.go();
+    for (const one of parked) this.#letGo(one);
   }
 
-  async #park(stops: readonly SuspendRule[]): Promise<void> {
-    for (const { tag } of stops) {
-      await new Promise<void>((go) => {
-        this.#parked.push({ tag, go });
-        const woken = this.#watchers.filter((one) => one.tag === tag);
-        this.#watchers = this.#watchers.filter((one) => one.tag !== tag);
-        for (const { wake } of woken) wake();
-      });
-    }
+  observe(observer: DebugObserver | undefined): void {
+    this.#observer = observer;
+  }
+
+  /** Parks whoever met an event under every tag. Ends when each was resumed. */
+  #park(stops: readonly SuspendRule[]): Promise<void> {
+    return new Promise((resolve) => {
+      let held = stops.length;
+      const go = (): void => {
+        held--;
+        if (held === 0) resolve();
+      };
+      for (const { tag } of stops.toReversed()) this.#parkUnder(tag, go);
+    });
+  }
+
+  #parkUnder(tag: string, go: () => void): void {
+    this.#parked.push({ tag, go });
+    this.#observer?.suspended(tag);
+    const woken = this.#watchers.filter((one) => one.tag === tag);
+    this.#watchers = this.#watchers.filter((one) => one.tag !== tag);
+    for (const { wake } of woken) wake();
   }
 
   #letGo(one: Parked): void {
     this.#parked = this.#parked.filter((other) => other !== one);
+    this.#observer?.resumed(one.tag);
     one.go();
   }
 }
