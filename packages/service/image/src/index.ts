@@ -33,6 +33,6 @@ export type { ImageCheck, ImageInfo, MapEntry, SnapshotInfo } from "./info/types
 export { type CacheMode, type CacheModeName, parseCacheMode } from "./open/cache-mode.js";
 export { parseFilename } from "./open/filename.js";
 export { fileOpenGate, type FileOpenGateOptions } from "./open/open-gate.js";
-export { openImage } from "./open/open-image.js";
+export { imageNodeOptions, openImage } from "./open/open-image.js";
 export { parseOptionString } from "./open/option-string.js";
 export type { DriverChoice, ImageSource, OpenImageOptions } from "./open/types.js";

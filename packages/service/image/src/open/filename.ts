@@ -45,7 +45,15 @@ export function parseFilename(filename: string, drivers: readonly DriverDefiniti
       `'${filename}': protocol '${prefix}' is unknown; for a path with a colon write './${filename}' or 'file:${filename}'`,
     );
   }
-  return { ...(driver.parseFilename?.(filename) ?? { filename }), driver: driver.name };
+  const named = { ...(driver.parseFilename?.(filename) ?? { filename }), driver: driver.name };
+  return withNamedFile(named, drivers);
+}
+
+/** A filter's name holds the name of another file (`blkdebug::disk.img`), which is read by the same rules. */
+function withNamedFile(named: NodeOptions, drivers: readonly DriverDefinition[]): NodeOptions {
+  const { file } = named;
+  if (!isRecord(file) || typeof file["filename"] !== "string" || "driver" in file) return named;
+  return { ...named, file: parseFilename(file["filename"], drivers) };
 }
 
 function parsePath(filename: string, drivers: readonly DriverDefinition[]): NodeOptions {
