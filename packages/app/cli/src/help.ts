@@ -23,6 +23,7 @@ Commands:
           filename [filename2 [...]] output_filename
   create [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]
   info [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename
+  io [--image-opts] [-c command]... [-f fmt] [-r] [-s] [-n] [-t cache] [-d discard] [-U] [filename]
   map [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename
 
 Parameters:

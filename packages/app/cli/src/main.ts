@@ -7,6 +7,7 @@
  */
 import { setMaxListeners } from "node:events";
 import { basename } from "node:path";
+import { createInterface } from "node:readline";
 import { run } from "./program.js";
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -39,6 +40,11 @@ const status = await run(process.argv.slice(2), {
   },
   err: (text) => {
     if (!isPipeBroken) process.stderr.write(text);
+  },
+  lines: () => {
+    const lines = createInterface({ input: process.stdin });
+    controller.signal.addEventListener("abort", () => lines.close());
+    return lines;
   },
   signal: controller.signal,
 });

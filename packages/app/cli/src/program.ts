@@ -16,6 +16,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   convert: async () => (await import("./commands/convert.js")).convert,
   create: async () => (await import("./commands/create.js")).create,
   info: async () => (await import("./commands/info.js")).info,
+  io: async () => (await import("./commands/io.js")).io,
   map: async () => (await import("./commands/map.js")).map,
 };
 

@@ -39,7 +39,7 @@ function backingLines(info: ImageInfo): readonly string[] {
 }
 
 /** A record of the format's own facts; nested ones are indented, and hyphens read as blanks. */
-function recordLines(record: object, depth: number): readonly string[] {
+export function recordLines(record: object, depth: number): readonly string[] {
   const indent = "    ".repeat(depth);
   return Object.entries(record).flatMap(([key, value]) => {
     const label = `${indent}${/^\d+$/.test(key) ? `[${key}]` : key.replaceAll("-", " ")}:`;

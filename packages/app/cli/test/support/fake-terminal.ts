@@ -23,6 +23,7 @@ export async function blk(
     err: (text) => {
       stderr += text;
     },
+    lines: async function* () {},
     signal: new AbortController().signal,
     ...given,
   };
