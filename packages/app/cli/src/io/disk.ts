@@ -73,11 +73,7 @@ const FLUSH: IoCommand = {
   leastWords: 0,
   mostWords: 0,
   async run(_, session) {
-    try {
-      await session.image.backend.flush(session.requestOptions);
-    } catch (error) {
-      throw new CommandError(`flush failed: ${reasonOf(error)}`);
-    }
+    await orPrint("flush", () => session.image.backend.flush(session.requestOptions));
     return true;
   },
 };
@@ -143,7 +139,9 @@ const MAP: IoCommand = {
   async run(_, session) {
     const { lengthBytes } = session.image.backend;
     for (let at = 0; at < lengthBytes; ) {
-      const [length, allocated] = await allocationAt(session, at, lengthBytes);
+      const [length, allocated] = await orReport("Failed to get allocation status", () =>
+        allocationAt(session, at, lengthBytes),
+      );
       const word = allocated ? "    allocated" : "not allocated";
       session.print(`${withHex(length)} bytes ${word} at offset ${withHex(at)}\n`);
       at += length;
@@ -167,7 +165,9 @@ const ALLOC: IoCommand = {
     const count = Math.max(end - offset, 0);
     let sum = 0;
     for (let from = offset; from < end; ) {
-      const [length, allocated] = await allocationAt(session, from, end);
+      const [length, allocated] = await orPrint("is_allocated", () =>
+        allocationAt(session, from, end),
+      );
       if (allocated) sum += length;
       from += length;
     }
@@ -186,6 +186,24 @@ export const DISK_COMMANDS: readonly IoCommand[] = [
   MAP,
   ALLOC,
 ];
+
+/** @throws CommandError `what failed: why` */
+async function orPrint<T>(what: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw new CommandError(`${what} failed: ${reasonOf(error)}`);
+  }
+}
+
+/** @throws ReportedError `what: why` */
+async function orReport<T>(what: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw new ReportedError(`${what}: ${reasonOf(error)}`, true);
+  }
+}
 
 /** How far the disk goes on as at `offset`, and whether the image itself holds it. */
 async function allocationAt(

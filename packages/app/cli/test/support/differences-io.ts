@@ -50,3 +50,17 @@ export const REMOVED: IoDifference = {
   status: 0,
   stdout: /^blkdebug: Suspended request 'A'\nblkdebug: Resuming request 'A'\nwrote .*\n$/s,
 };
+export const BLKDEBUG_RULE: IoDifference = {
+  why: "the message names the rule, its word, and what is wrong with it",
+  stderr: /blkdebug: .+\n$/,
+};
+export const LIMIT: IoDifference = {
+  why: "blk's own words",
+  stderr: /blkdebug: cannot meet constraints with [\w-]+ \d+\n$/,
+};
+export const NO_NEW_STATE: IoDifference = {
+  why: "a state without a number to change to is a mistake: QEMU's schema demands new_state, and qemu-io takes 0",
+  stderr: /blkdebug: set-state.0: 'new_state' is missing\n$/,
+  stdout: /^$/,
+  disk: true,
+};

@@ -1,36 +1,6 @@
 /** Scripts of `blk io`, which go through qemu-io as well, on twin images. */
-import type { IoDifference } from "./differences-io.js";
 import * as differs from "./differences-io.js";
-
-export interface IoCase {
-  /** The program's words before the image. */
-  readonly options: readonly string[];
-  readonly commands: readonly string[];
-  /** Given on the standard input, not with `-c`. */
-  readonly isTyped: boolean;
-  /** The image's name as given; absent: none. */
-  readonly image: string | undefined;
-  readonly differs: IoDifference | undefined;
-}
-
-interface More {
-  readonly options?: string;
-  readonly image?: string | null;
-  readonly differs?: IoDifference;
-  readonly isTyped?: boolean;
-}
-
-/** `script("write 0 64k; read 0 64k")`: commands between semicolons, on an empty image of 4 MiB. */
-function script(commands: string, more: More = {}): IoCase {
-  const { options, image = "disk.qcow2", isTyped = false } = more;
-  return {
-    options: options === undefined ? [] : options.split(" "),
-    commands: commands.split("; "),
-    isTyped,
-    image: image ?? undefined,
-    differs: more.differs,
-  };
-}
+import { type IoCase, script } from "./io-case.js";
 
 const READS: readonly IoCase[] = [
   script("read 0 64k"),
@@ -206,7 +176,7 @@ const BREAKS: readonly IoCase[] = [
     { image: "blkdebug::disk.qcow2" },
   ),
   script(
-    "break write_aio A; aio_write -P 1 0 64k; wait_break A; break write_aio B; aio_write -P 2 64k 64k; wait_break B; resume B; resume A; aio_flush; read -P 1 0 64k; read -P 2 64k 64k",
+    "break write_aio A; aio_write -P 1 0 64k; wait_break A; break write_aio B; aio_write -P 2 64k 64k; wait_break B; resume B; sleep 200; resume A; aio_flush; read -P 1 0 64k; read -P 2 64k 64k",
     { image: "blkdebug::disk.qcow2" },
   ),
   script("break pwritev A; aio_write -P 1 0 64k; wait_break A; resume A; aio_flush", {

@@ -3,7 +3,8 @@
  *
  * Above: BlkdebugDriver. Below: rules.ts. No I/O.
  *
- * 1. An event changes the state after all of its rules were looked at, each against the state before.
+ * 1. An event changes the state after all of its rules were looked at, each against the state before. Of several
+ *    rules that would change it the first one does.
  * 2. Rules that an event makes active replace those that were active before.
  * 3. The first active rule that a request meets decides; one with `once` is gone for good afterwards.
  * 4. A request is parked under the tag of every breakpoint and `suspend` rule of its event, the newest first, all
@@ -41,7 +42,9 @@ export class RuleEngine implements DebugControl {
     this.#inject = new Set(rules.inject);
     this.#states = rules.states;
     this.#breakpoints = [...rules.suspend];
-    this.#active = rules.inject.filter((rule) => rule.event === undefined);
+    this.#active = rules.inject.filter(
+      ({ event, state }) => event === undefined && (state === 0 || state === FIRST_STATE),
+    );
   }
 
   get state(): number {
@@ -60,7 +63,8 @@ export class RuleEngine implements DebugControl {
       rule.event === event && (rule.state === 0 || rule.state === state);
     const now = [...this.#inject].filter(concerns);
     if (now.length > 0) this.#active = now;
-    for (const rule of this.#states) if (concerns(rule)) this.#state = rule.newState;
+    const change = this.#states.find(concerns);
+    if (change !== undefined) this.#state = change.newState;
     const stops = this.#breakpoints.filter(concerns);
     if (stops.length === 0 || this.#isReleased) return undefined;
     this.#breakpoints = this.#breakpoints.filter((one) => !stops.includes(one));

@@ -25,7 +25,7 @@ const SECTOR_BYTES = 512;
 
 /** Fails requests. */
 export interface InjectRule {
-  /** When it becomes active; absent: from the start. */
+  /** When it becomes active; `undefined` (the word `none`): from the start. */
   readonly event: DebugEvent | undefined;
   /** Only in this state; 0: in any. */
   readonly state: number;
@@ -102,10 +102,9 @@ export function injectRule(words: RuleWords, where: string): InjectRule {
   const code = ERRNO.get(errno);
   if (code === undefined && errno !== 0) read.refuse("errno", `${errno} is not known here`);
   const sector = read.sector();
-  const event = read.text("event");
   const usual = IO_TYPES.filter((one) => one !== RARE_IO_TYPE);
   return {
-    event: event === undefined || event === "none" ? undefined : read.event(),
+    event: read.text("event") === "none" ? undefined : read.event(),
     state: read.number("state") ?? 0,
     ioTypes: new Set(ioType === undefined || !isIoType(ioType) ? usual : [ioType]),
     code,
