@@ -68,8 +68,9 @@ describe.runIf(hasQemu)("blk io must answer as qemu-io does", () => {
 function judge({ image, commands, differs, judge }: IoCase, theirs: string, ours: string): void {
   const named = `${image} ${commands.join(" ")}`;
   for (const file of IMAGES.filter((one) => named.includes(one))) {
-    const { status, stdout } = tool("qemu-img", ["check", join(ours, file)]);
-    expect([0, judge === "check" ? 3 : 0], stdout).toContain(status);
+    const { status } = tool("qemu-img", ["check", join(ours, file)]);
+    // Leaks are what a failure may leave behind.
+    expect(judge === "check" ? [0, 3] : [0]).toContain(status);
     if (differs?.disk === true || judge === "check") continue;
     must("qemu-img", "compare", "-q", join(theirs, file), join(ours, file));
   }
