@@ -34,7 +34,7 @@ export function requestLengthOf(word: string, hint = ""): number {
 export function patternOf(word: string): number {
   const value = /^0[0-7]+$/.test(word)
     ? Number.parseInt(word, 8)
-    : /^(?:\d+|0[xX][0-9a-fA-F]+)$/.test(word)
+    : /^(?:0|[1-9]\d*|0[xX][0-9a-fA-F]+)$/.test(word)
       ? Number(word)
       : Number.NaN;
   if (value >= 0 && value <= 0xff) return value;
