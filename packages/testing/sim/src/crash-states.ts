@@ -173,6 +173,9 @@ class Enumeration {
       case "flush":
         this.#flush(event.startedAt);
         return "all";
+      case "lost":
+        this.#pending = this.#pending.filter((entry) => !event.ops.includes(entry.op));
+        return "nothing";
       case "mark":
         return event.tightens ? "all" : "nothing";
     }

@@ -31,8 +31,18 @@ export interface Fault {
   readonly times?: number;
   /** Only requests that touch `[offset, offset + lengthBytes)` count. */
   readonly range?: { readonly offset: number; readonly lengthBytes: number };
-  /** Of a write: this many bytes reach the disk before it fails. */
+  /** Of a write: this many bytes reach the disk before it fails. Of a read: this many reach the buffer. */
   readonly partialBytes?: number;
+  /** Of a write or of zeroes: some of its sectors reach the disk before it fails; this seed says which. */
+  readonly tornSeed?: number;
+  /**
+   * Of a flush: what the volatile cache held is lost with it, as where an operating system marks pages as clean that
+   * it could not write. Readers still see it, and nothing makes it durable any more: as a byte store must that cannot
+   * tell what it lost, the disk fails every later flush too. `"some"` loses about half of it.
+   */
+  readonly losesCache?: "all" | "some";
+  /** Decides what `"some"` is. By default 1. */
+  readonly lossSeed?: number;
 }
 
 /** An armed fault: how many are still to pass, how many still to fail. */

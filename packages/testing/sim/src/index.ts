@@ -12,7 +12,7 @@ export {
   ReferenceMismatchError,
   type ReferenceOptions,
 } from "./reference-disk.js";
-export { type SchedulerOptions, SimScheduler } from "./scheduler.js";
+export { type ScheduleOptions, type SchedulerOptions, SimScheduler } from "./scheduler.js";
 export { SimDisk } from "./sim-disk.js";
 export type { SimDiskOptions } from "./sim-disk-options.js";
 export { readStamp, type Stamp, stampedBytes } from "./stamp.js";

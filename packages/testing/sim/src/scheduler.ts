@@ -12,6 +12,8 @@ import { Random } from "./random.js";
 const DEFAULT_SETTLE_TURNS = 32;
 /** Calls of `idle` in a row after which the work counts as stuck. */
 const MAX_IDLE_CALLS = 10_000;
+/** Completions after which `run` takes the work for one that never ends. */
+const DEFAULT_MAX_COMPLETIONS = 10_000_000;
 
 export interface SchedulerOptions {
   readonly seed: number;
@@ -25,11 +27,29 @@ export interface SchedulerOptions {
    * resolves when it is worth looking again. Runs are then no longer reproducible to the last step.
    */
   readonly idle?: () => Promise<void>;
+  /**
+   * Lets waiting code come to rest in another way than by `settleTurns`: a turn of the host's event loop
+   * (`setImmediate`), say, which ends only when no microtask is left, however long the chains of promises are.
+   */
+  readonly settle?: () => Promise<void>;
+  /** `run` gives up after so many completions: work that goes round in circles. By default ten million. */
+  readonly maxCompletions?: number;
+}
+
+/** How a completion is scheduled. */
+export interface ScheduleOptions {
+  /**
+   * Latency: so many other completions come first, as long as there are any. In completions, not in time, so that
+   * one slow request can be overtaken by a whole workload and the run can still be repeated. By default 0.
+   */
+  readonly afterCompletions?: number;
 }
 
 interface Pending {
   readonly label: string;
   readonly complete: () => void;
+  /** It may be picked when so many completions have been. */
+  readonly notBefore: number;
 }
 
 /** Pending completions, and the seed that picks among them. */
@@ -38,6 +58,8 @@ export class SimScheduler {
   readonly #random: Random;
   readonly #settleTurns: number;
   readonly #idle: (() => Promise<void>) | undefined;
+  readonly #settle: (() => Promise<void>) | undefined;
+  readonly #maxCompletions: number;
   readonly #pending: Pending[] = [];
   #completed = 0;
 
@@ -46,6 +68,8 @@ export class SimScheduler {
     this.#random = new Random(options.seed);
     this.#settleTurns = options.settleTurns ?? DEFAULT_SETTLE_TURNS;
     this.#idle = options.idle;
+    this.#settle = options.settle;
+    this.#maxCompletions = options.maxCompletions ?? DEFAULT_MAX_COMPLETIONS;
   }
 
   /** What waits, in order of arrival. */
@@ -59,7 +83,8 @@ export class SimScheduler {
   }
 
   /** Does `action` when its turn comes; the promise settles as the action ends. */
-  schedule<T>(label: string, action: () => T): Promise<T> {
+  schedule<T>(label: string, action: () => T, options: ScheduleOptions = {}): Promise<T> {
+    const notBefore = this.#completed + (options.afterCompletions ?? 0);
     return new Promise<T>((resolve, reject) => {
       const complete = (): void => {
         try {
@@ -68,19 +93,20 @@ export class SimScheduler {
           reject(error as Error);
         }
       };
-      this.#pending.push({ label, complete });
+      this.#pending.push({ label, complete, notBefore });
     });
   }
 
   /**
    * Completes one that is pending.
    *
-   * @param index - which of `pending`; by default the seed picks
+   * @param index - which of `pending`; by default the seed picks among those whose latency is over, and when
+   *   all are still held back the one that is due first
    * @returns its label, or `undefined` when nothing is pending
    */
   step(index?: number): string | undefined {
     if (this.#pending.length === 0) return undefined;
-    const at = index ?? this.#random.below(this.#pending.length);
+    const at = index ?? this.#pick();
     const [entry] = this.#pending.splice(at, 1);
     assert(entry !== undefined, "the index names a pending completion");
     this.#completed++;
@@ -90,6 +116,7 @@ export class SimScheduler {
 
   /** Lets the code that waits go on until it has come to rest. */
   async settle(): Promise<void> {
+    if (this.#settle !== undefined) return this.#settle();
     for (let turn = 0; turn < this.#settleTurns; turn++) await undefined;
   }
 
@@ -97,7 +124,8 @@ export class SimScheduler {
    * Completes what is pending, in the seed's order, until `work` has settled.
    *
    * @returns what the work returns
-   * @throws what the work throws; an Error when the work waits and nothing is pending: a deadlock
+   * @throws what the work throws; an Error when the work waits and nothing is pending (a deadlock), or does not
+   *   end within `maxCompletions` (a livelock)
    */
   async run<T>(work: Promise<T> | (() => Promise<T>)): Promise<T> {
     const started = typeof work === "function" ? work() : work;
@@ -110,6 +138,12 @@ export class SimScheduler {
     for (;;) {
       await this.settle();
       if (settled) return started;
+      if (this.#completed >= this.#maxCompletions) {
+        throw new Error(
+          `scheduler (seed ${this.seed}): the work has not ended after ${this.#completed} completions; ` +
+            `pending: ${this.pending.join(", ")}`,
+        );
+      }
       if (this.step() !== undefined) {
         idleCalls = 0;
       } else if (this.#idle !== undefined && idleCalls < MAX_IDLE_CALLS) {
@@ -122,5 +156,15 @@ export class SimScheduler {
         );
       }
     }
+  }
+
+  #pick(): number {
+    const due: number[] = [];
+    let first = 0;
+    for (const [index, { notBefore }] of this.#pending.entries()) {
+      if (notBefore <= this.#completed) due.push(index);
+      if (notBefore < (this.#pending[first] as Pending).notBefore) first = index;
+    }
+    return due.length === 0 ? first : this.#random.pick(due);
   }
 }

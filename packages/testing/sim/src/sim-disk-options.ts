@@ -25,6 +25,11 @@ export interface SimDiskOptions {
   readonly scheduler?: SimScheduler;
   /** Called before every request: may throw to fail it, or return a promise to delay it. */
   readonly onRequest?: (request: SimRequest) => MaybePromise<void>;
+  /**
+   * Latency of a request, in completions of the scheduler that come before its own; without a scheduler nothing
+   * waits, and this is not asked.
+   */
+  readonly latency?: (request: SimRequest) => number;
   /** How a discarded range reads. By default `zero`. */
   readonly discards?: "zero" | "keep";
   /** Growing past this fails with `ENOSPC`. */

@@ -9,7 +9,8 @@
  * 2. Reads see what was written; what was written since the last completed `flushToDisk` is *pending*, and a
  *    crash may lose or tear any of it.
  * 3. A flush makes durable what was complete when it started.
- * 4. A change takes effect at its completion. One that fails has no effect, except the part that a fault names.
+ * 4. A change takes effect at its completion. One that fails has no effect, except the part that a fault names;
+ *    a flush that fails makes nothing durable, and loses what a fault says.
  * 5. A request that breaks the declared limits is an AssertionError: a bug of the layer above.
  */
 import {
@@ -43,7 +44,9 @@ import {
   type SimRequest,
   type SimRequestKind,
 } from "./faults.js";
+import { Random } from "./random.js";
 import { contentOf, type SimDiskOptions } from "./sim-disk-options.js";
+import { tornPieces } from "./tear.js";
 import { applyOp, type Trace, type TraceOp } from "./trace.js";
 
 /** A change that is complete and not durable yet. `at` orders it against flushes. */
@@ -80,6 +83,8 @@ export class SimDisk implements BlockDriver {
   #completions = 0;
   #nextId = 1;
   #closed = false;
+  /** Why no flush succeeds any more: one that failed has lost writes. */
+  #loss: BlockError | undefined;
 
   constructor(options: SimDiskOptions = {}) {
     this.#options = options;
@@ -122,6 +127,11 @@ export class SimDisk implements BlockDriver {
     return this.#counts;
   }
 
+  /** Whether a failed flush has lost writes: no later one succeeds. */
+  get hasLostWrites(): boolean {
+    return this.#loss !== undefined;
+  }
+
   /** Lets a request to come fail. */
   inject(fault: Fault): void {
     this.#faults.add(fault);
@@ -139,13 +149,17 @@ export class SimDisk implements BlockDriver {
 
   readv(offset: number, target: IoVector, options?: RequestOptions): MaybePromise<void> {
     const request = this.#begin("read", offset, target.lengthBytes, options);
-    return this.#perform(request, options, () => {
+    const readInto = (wanted: IoVector): void => {
       let at = offset;
-      for (const part of target.parts) {
+      for (const part of wanted.parts) {
         this.#current.read(at, part);
         at += part.length;
       }
-    });
+    };
+    const onFault = ({ partialBytes = 0 }: Fault): void => {
+      if (partialBytes > 0) readInto(target.slice(0, Math.min(partialBytes, target.lengthBytes)));
+    };
+    return this.#perform(request, options, () => readInto(target), onFault);
   }
 
   writev(offset: number, source: IoVector, options?: WriteOptions): MaybePromise<void> {
@@ -207,14 +221,16 @@ export class SimDisk implements BlockDriver {
     const request = this.#begin("flush", 0, 0, undefined);
     const completionsAtStart = this.#completions;
     const startedAt = this.trace?.position ?? 0;
-    return this.#perform(request, undefined, () => {
+    const effect = (): void => {
+      if (this.#loss !== undefined) throw this.#loss;
       const isCovered = (change: PendingChange): boolean => change.at <= completionsAtStart;
       for (const change of this.#pending) {
         if (isCovered(change)) applyOp(this.#durable, change.op, this.#discards);
       }
       this.#pending = this.#pending.filter((change) => !isCovered(change));
       this.trace?.events.push({ type: "flush", startedAt });
-    });
+    };
+    return this.#perform(request, undefined, effect, (fault) => this.#loseCache(fault, request));
   }
 
   reopen(request: ReopenRequest): void {
@@ -236,6 +252,11 @@ export class SimDisk implements BlockDriver {
       throw error;
     }
     return flushed instanceof Promise ? flushed.finally(end) : end();
+  }
+
+  /** Takes requests again after `close`: the same disk, for whoever opens it next. */
+  restart(): void {
+    this.#closed = false;
   }
 
   statistics(): Readonly<Record<string, number>> {
@@ -287,7 +308,9 @@ export class SimDisk implements BlockDriver {
     const scheduler = this.#options.scheduler;
     const finish = (): MaybePromise<T> => {
       if (scheduler === undefined) return complete();
-      return scheduler.schedule(`${this.name}: ${request.kind} at ${request.offset}`, complete);
+      const afterCompletions = this.#options.latency?.(request) ?? 0;
+      const label = `${this.name}: ${request.kind} at ${request.offset}`;
+      return scheduler.schedule(label, complete, { afterCompletions });
     };
     const hook = this.#options.onRequest;
     return hook === undefined ? finish() : andThen(hook(request), finish);
@@ -350,10 +373,9 @@ export class SimDisk implements BlockDriver {
       this.#complete(op);
     };
     const onFault = (fault: Fault): void => {
-      if (op.kind !== "write" || fault.partialBytes === undefined) return;
-      const bytes = op.bytes.subarray(0, fault.partialBytes);
-      const part = { ...op, id: this.trace?.nextId() ?? this.#nextId++, bytes };
-      if (bytes.length > 0) this.#complete({ ...part, lengthBytes: bytes.length });
+      for (const piece of piecesOf(op, fault)) {
+        this.#complete({ ...piece, id: this.trace?.nextId() ?? this.#nextId++ });
+      }
     };
     const noteFailure = (error: unknown): never => {
       if (mayWait) this.trace?.events.push({ type: "fail", op });
@@ -366,6 +388,21 @@ export class SimDisk implements BlockDriver {
       return noteFailure(error);
     }
     return result instanceof Promise ? result.catch(noteFailure) : result;
+  }
+
+  /** A failed flush drops what the cache held: readers see it until then, and nobody after a crash. */
+  #loseCache(fault: Fault, request: SimRequest): void {
+    const { losesCache, lossSeed } = fault;
+    if (losesCache === undefined) return;
+    this.#loss ??= faultError(fault, request, this.name);
+    const random = new Random(lossSeed ?? 1);
+    const isLost = ({ op }: PendingChange): boolean => {
+      const isStable = (op.kind === "write" || op.kind === "zero") && op.fua;
+      return !isStable && (losesCache === "all" || random.oneIn(2));
+    };
+    const lost = this.#pending.filter(isLost);
+    this.#pending = this.#pending.filter((change) => !lost.includes(change));
+    this.trace?.events.push({ type: "lost", ops: lost.map(({ op }) => op) });
   }
 
   #complete(op: TraceOp): void {
@@ -386,4 +423,12 @@ export class SimDisk implements BlockDriver {
       length,
     });
   }
+}
+
+/** What a change that fails leaves all the same. */
+function piecesOf(op: TraceOp, { partialBytes, tornSeed }: Fault): readonly TraceOp[] {
+  if (tornSeed !== undefined) return tornPieces(op, new Random(tornSeed));
+  if (op.kind !== "write" || partialBytes === undefined || partialBytes <= 0) return [];
+  const bytes = op.bytes.subarray(0, partialBytes);
+  return [{ ...op, bytes, lengthBytes: bytes.length }];
 }

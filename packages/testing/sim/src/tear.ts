@@ -61,6 +61,12 @@ export function outcomesOf(op: TraceOp, random: Random, tear: TearOptions | unde
   return outcomes;
 }
 
+/** Some sectors of a write or of zeroes, never all; none of what is a single sector. */
+export function tornPieces(op: TraceOp, random: Random): readonly TraceOp[] {
+  const torn = outcomesOf(op, random, {}).filter((outcome) => outcome.kind === "torn");
+  return torn.length === 0 ? [] : random.pick(torn).pieces;
+}
+
 /** Bounds of a write's sectors, from its start to its end, as positions in the write. */
 function sectorCuts(offset: number, lengthBytes: number, sectorBytes: number): number[] {
   const cuts = [0];

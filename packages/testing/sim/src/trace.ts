@@ -8,6 +8,7 @@
  *    and `complete` or `fail` at its end.
  * 3. The bytes of an op never change: stores share them.
  * 4. A flush covers what was complete at the position where the flush started.
+ * 5. What a failed flush lost (`lost`) never reaches the medium, whatever flush comes later.
  */
 import { assert, hex } from "@blocklayer/bytes";
 import type { ChunkStore } from "./chunk-store.js";
@@ -48,6 +49,7 @@ export interface TraceMark {
 export type TraceEvent =
   | { readonly type: "issue" | "complete" | "fail"; readonly op: TraceOp }
   | { readonly type: "flush"; readonly startedAt: number }
+  | { readonly type: "lost"; readonly ops: readonly TraceOp[] }
   | { readonly type: "mark"; readonly mark: TraceMark; readonly tightens: boolean };
 
 /** What a mark means for the checks. */

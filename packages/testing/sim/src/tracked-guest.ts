@@ -3,12 +3,19 @@
  *
  * Above: crash tests. Below: the device under test, the ReferenceDisk.
  */
-import { IoVector, type MaybePromise } from "@blocklayer/bytes";
-import type { BlockIo, WriteOptions, WriteZeroesOptions } from "@blocklayer/block-api";
+import { assert, IoVector, type MaybePromise } from "@blocklayer/bytes";
+import type {
+  BlockIo,
+  TruncateOptions,
+  WriteOptions,
+  WriteZeroesOptions,
+} from "@blocklayer/block-api";
 import type { GuestRequest, ReferenceDisk } from "./reference-disk.js";
 
 /** What a guest needs of a disk. A BlockChild has it; for a driver alone, `flush` is the caller's to compose. */
 export interface GuestDevice extends Pick<BlockIo, "writev" | "writeZeroes" | "discard"> {
+  readv?(offset: number, target: IoVector): MaybePromise<void>;
+  truncate?(lengthBytes: number, options?: TruncateOptions): MaybePromise<void>;
   flush(): MaybePromise<void>;
 }
 
@@ -39,6 +46,27 @@ export class TrackedGuest {
   discard(offset: number, lengthBytes: number): MaybePromise<void> {
     const request = this.#reference.startDiscard(offset, lengthBytes);
     return this.#follow(request, () => this.#device.discard(offset, lengthBytes));
+  }
+
+  /**
+   * Reads, and compares. Requires: the device has `readv`.
+   *
+   * @throws ReferenceMismatchError when what is read is not what may be there; what the device throws
+   */
+  async read(offset: number, lengthBytes: number): Promise<void> {
+    assert(this.#device.readv !== undefined, "the device can be read");
+    const start = this.#reference.now;
+    const bytes = new Uint8Array(lengthBytes);
+    await this.#device.readv(offset, IoVector.of(bytes));
+    this.#reference.checkRead(offset, bytes, start);
+  }
+
+  /** Makes the disk longer. Requires: the device has `truncate`. */
+  grow(lengthBytes: number, options: TruncateOptions = {}): MaybePromise<void> {
+    const device = this.#device;
+    assert(device.truncate !== undefined, "the device can be made longer");
+    const request = this.#reference.startGrow(lengthBytes);
+    return this.#follow(request, () => device.truncate?.(lengthBytes, options));
   }
 
   /** A flush that fails promises nothing, and leaves the model as it was. */

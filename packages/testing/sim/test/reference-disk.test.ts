@@ -157,3 +157,77 @@ test("stampedBytes() must be read back by readStamp(), sector by sector", () => 
   expect(readStamp(bytes.subarray(512))).toEqual({ tag: 77, sector: 3 });
   expect(readStamp(new Uint8Array(512))).toBeUndefined();
 });
+
+/** Which of these fills a read over a stretch of time may return. */
+function readable(disk: ReferenceDisk, start: number, values: readonly number[]): string {
+  const isTaken = (value: number): boolean => {
+    try {
+      disk.checkRead(0, filled(value), start);
+      return true;
+    } catch (error) {
+      expect(error).toBeInstanceOf(ReferenceMismatchError);
+      return false;
+    }
+  };
+  return values.filter(isTaken).join("");
+}
+
+test("checkRead() must allow what was there at some moment of the read, and nothing older or newer", () => {
+  const disk = oneSector();
+  disk.write(0, filled(1));
+  disk.write(0, filled(2));
+  const start = disk.now;
+  const write = disk.startWrite(0, filled(3));
+  const end = disk.now;
+  disk.finish(write);
+  expect(readable(disk, start, VALUES)).toBe("23");
+  expect(() => disk.checkRead(0, filled(3), start, start)).toThrow(ReferenceMismatchError);
+  expect(() => disk.checkRead(0, filled(2), start, end)).not.toThrow();
+  expect(readable(disk, disk.now, VALUES)).toBe("3");
+});
+
+test("checkRead() must not take a write with fua that ends during the read for one that came before it", () => {
+  const disk = oneSector();
+  disk.write(0, filled(1));
+  const start = disk.now;
+  disk.finish(disk.startWrite(0, filled(2), { fua: true }));
+  expect(readable(disk, start, VALUES)).toBe("12");
+});
+
+test("a write of a part of a sector must leave the rest as it was, byte by byte", () => {
+  const disk = oneSector();
+  disk.write(0, filled(1));
+  disk.write(100, filled(2).subarray(0, 50));
+  const expected = filled(1);
+  expected.fill(2, 100, 150);
+  disk.check(expected);
+  expect(() => disk.check(filled(1))).toThrow(ReferenceMismatchError);
+  expect(() => disk.check(filled(2))).toThrow(ReferenceMismatchError);
+  disk.checkCrash(filled(1));
+  disk.checkRead(90, expected.subarray(90, 160), disk.now);
+  expect(() => disk.checkRead(90, filled(1).subarray(90, 160), disk.now)).toThrow(
+    ReferenceMismatchError,
+  );
+  disk.flush();
+  expect(() => disk.checkCrash(filled(1))).toThrow(ReferenceMismatchError);
+  disk.write(0, filled(3));
+  disk.check(filled(3));
+  expect(() => disk.check(expected)).toThrow(ReferenceMismatchError);
+});
+
+test("startGrow() must allow both lengths until a flush, and zeroes in what is new", () => {
+  const disk = oneSector();
+  disk.write(0, filled(1));
+  disk.flush();
+  disk.finish(disk.startGrow(2 * SECTOR));
+  const longer = new Uint8Array([...filled(1), ...filled(0)]);
+  disk.check(longer);
+  disk.checkCrash(longer);
+  disk.checkCrash(filled(1));
+  expect(() => disk.check(filled(1))).toThrow("0x200 bytes long; allowed: 0x400");
+  expect(() => disk.check(new Uint8Array([...filled(1), ...filled(2)]))).toThrow("sector 1");
+  disk.flush();
+  expect(() => disk.checkCrash(filled(1))).toThrow("bytes long");
+  disk.write(SECTOR, filled(2));
+  disk.check(new Uint8Array([...filled(1), ...filled(2)]));
+});

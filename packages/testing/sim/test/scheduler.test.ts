@@ -54,3 +54,43 @@ test("run() must wait for work outside through idle()", async () => {
   });
   expect(calls).toBe(3);
 });
+
+test("schedule({ afterCompletions }) must hold one back behind others, and not for ever", async () => {
+  for (let seed = 0; seed < 20; seed++) {
+    const scheduler = new SimScheduler({ seed });
+    const order: string[] = [];
+    const note = (name: string, afterCompletions: number): Promise<number> =>
+      scheduler.schedule(name, () => order.push(name), { afterCompletions });
+    await scheduler.run(() =>
+      Promise.all([note("slow", 3), note("a", 0), note("b", 0), note("c", 0), note("last", 100)]),
+    );
+    expect(order.indexOf("slow")).toBe(3);
+    expect(order.at(-1)).toBe("last");
+  }
+});
+
+test("settle must let chains of any length come to rest", async () => {
+  const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+  const chosen = new Set<string>();
+  for (let seed = 0; seed < 20; seed++) {
+    const scheduler = new SimScheduler({ seed, settle });
+    const order: string[] = [];
+    const far = async (): Promise<void> => {
+      for (let i = 0; i < 1000; i++) await undefined;
+      await scheduler.schedule("far", () => order.push("far"));
+    };
+    await scheduler.run(() =>
+      Promise.all([scheduler.schedule("near", () => order.push("near")), far()]),
+    );
+    chosen.add(order.join(","));
+  }
+  expect([...chosen].toSorted()).toEqual(["far,near", "near,far"]);
+});
+
+test("run() must give up on work that never ends", async () => {
+  const scheduler = new SimScheduler({ seed: 5, maxCompletions: 50 });
+  const endless = async (): Promise<void> => {
+    for (;;) await scheduler.schedule("round", () => undefined);
+  };
+  await expect(scheduler.run(endless)).rejects.toThrow("has not ended after 50 completions");
+});

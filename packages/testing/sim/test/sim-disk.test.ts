@@ -1,6 +1,6 @@
 import { BlockError, IoVector } from "@blocklayer/bytes";
 import { expect, test } from "vitest";
-import { plainly, SimDisk, SimScheduler, Trace } from "../src/index.js";
+import { crashStates, plainly, SimDisk, SimScheduler, Trace } from "../src/index.js";
 
 const filled = (value: number, length = 512): Uint8Array => new Uint8Array(length).fill(value);
 const write = (disk: SimDisk, offset: number, value: number, length = 512): unknown =>
@@ -185,4 +185,88 @@ test("an abort in flight must reject with ECANCELED and leave the disk as it was
   scheduler.step();
   await expect(sent).rejects.toMatchObject({ code: "ECANCELED" });
   expect(disk.bytes).toEqual(filled(0));
+});
+
+test("latency must hold one request back while others complete", async () => {
+  const scheduler = new SimScheduler({ seed: 3 });
+  const latency = ({ nth }: { nth: number }): number => (nth === 1 ? 4 : 0);
+  const disk = new SimDisk({ lengthBytes: 4096, scheduler, latency });
+  const order: number[] = [];
+  const send = async (i: number): Promise<void> => {
+    await write(disk, i * 512, i);
+    order.push(i);
+  };
+  await scheduler.run(() => Promise.all([0, 1, 2, 3, 4].map(send)));
+  expect(order.at(-1)).toBe(0);
+});
+
+test("inject({ losesCache }) must lose what was pending, for ever, and fail every later flush", () => {
+  const trace = new Trace();
+  const disk = new SimDisk({ lengthBytes: 1024, trace });
+  write(disk, 0, 1);
+  disk.inject({ kind: "flush", losesCache: "all" });
+  expect(() => disk.flushToDisk()).toThrow("injected failure");
+  expect(disk.hasLostWrites).toBe(true);
+  expect(read(disk, 0)).toEqual(filled(1));
+  write(disk, 512, 2);
+  expect(() => disk.flushToDisk()).toThrow("injected failure");
+  expect(disk.durable).toEqual(filled(0, 1024));
+  const found = [...crashStates(trace)].map((state) => [state.bytes[0], state.bytes[512]].join());
+  expect(found.at(-1)).toBe("0,2");
+  expect(found).toContain("1,0");
+  expect(found).not.toContain("1,2");
+});
+
+test("inject({ losesCache: 'some' }) must lose a part that its seed decides", () => {
+  const lostBy = (lossSeed: number): string => {
+    const trace = new Trace();
+    const disk = new SimDisk({ lengthBytes: 8192, trace });
+    for (let i = 0; i < 16; i++) write(disk, i * 512, 1);
+    disk.inject({ kind: "flush", losesCache: "some", lossSeed });
+    expect(() => disk.flushToDisk()).toThrow("injected failure");
+    expect(disk.pending.length).toBeGreaterThan(0);
+    expect(disk.pending.length).toBeLessThan(16);
+    return disk.pending.map(({ id }) => id).join();
+  };
+  expect(new Set([1, 2, 3, 4].map(lostBy)).size).toBeGreaterThan(1);
+  expect(lostBy(3)).toBe(lostBy(3));
+});
+
+test("a flush that loses the cache must not lose what was written with fua", () => {
+  const disk = new SimDisk({ lengthBytes: 512 });
+  plainly(disk.writev(0, IoVector.of(filled(4)), { fua: true }));
+  disk.inject({ kind: "flush", losesCache: "all" });
+  expect(() => disk.flushToDisk()).toThrow("injected failure");
+  expect(disk.durable).toEqual(filled(4));
+});
+
+test("inject({ tornSeed }) must leave some sectors of the write, whole ones, and never all", () => {
+  const left = new Set<string>();
+  for (let tornSeed = 0; tornSeed < 20; tornSeed++) {
+    const disk = new SimDisk({ lengthBytes: 2048 });
+    disk.inject({ kind: "write", tornSeed });
+    expect(() => write(disk, 0, 5, 2048)).toThrow(BlockError);
+    const sectors = [0, 512, 1024, 1536].map((at) => disk.bytes.subarray(at, at + 512));
+    for (const sector of sectors) expect(new Set(sector).size).toBe(1);
+    left.add(sectors.map((sector) => sector[0]).join());
+  }
+  expect(left.size).toBeGreaterThan(3);
+  expect(left).not.toContain("5,5,5,5");
+  expect(left).not.toContain("0,0,0,0");
+});
+
+test("inject({ partialBytes }) must fill the first part of the buffer of a read that fails", () => {
+  const disk = new SimDisk({ content: filled(6, 1024) });
+  disk.inject({ kind: "read", partialBytes: 512 });
+  const target = filled(1, 1024);
+  expect(() => disk.readv(0, IoVector.of(target))).toThrow("injected failure");
+  expect(target).toEqual(new Uint8Array([...filled(6), ...filled(1)]));
+});
+
+test("restart() must give the same disk to the next user", () => {
+  const disk = new SimDisk({ lengthBytes: 512 });
+  write(disk, 0, 8);
+  plainly(disk.close());
+  disk.restart();
+  expect(read(disk, 0)).toEqual(filled(8));
 });
