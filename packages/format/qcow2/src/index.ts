@@ -1,12 +1,12 @@
 export { checkQcow2 } from "./check/check.js";
 export { createOptions } from "./create-options.js";
 export { createQcow2 } from "./create.js";
-export { qcow2Driver } from "./definition.js";
+export { qcow2Driver, qcow2DriverWith } from "./definition.js";
 export { Qcow2Driver } from "./driver.js";
 export { type Geometry, geometryOf } from "./geometry.js";
 export { decodeHeader, readHeader } from "./header/decode.js";
 export { encodeHeader, withBackingFile, writeHeader } from "./header/encode.js";
 export type { FeatureName, HeaderExtension, Qcow2Header } from "./header/header.js";
 export { formatInfoOf } from "./info.js";
-export { compressionLevels } from "./open-options.js";
+export { type CodecFactory, compressionLevels } from "./open-options.js";
 export { openQcow2, type OpenQcow2Options } from "./open.js";

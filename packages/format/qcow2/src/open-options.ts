@@ -92,6 +92,9 @@ export const compressionLevels: Readonly<Record<"zlib" | "zstd", LevelRange>> = 
   zstd: COMPRESSION_LEVELS.zstd,
 };
 
+/** Makes a codec by its name, as `createCodec` of @blocklayer/codec does. */
+export type CodecFactory = typeof createCodec;
+
 /**
  * Makes the codec of an image's compressed clusters. The level is nothing of the image: it may differ from one
  * opening to the next.
@@ -102,13 +105,14 @@ export const compressionLevels: Readonly<Record<"zlib" | "zstd", LevelRange>> = 
 export function codecMakerOf(
   values: OptionValues,
   { compressionType }: Pick<Qcow2Header, "compressionType">,
+  create: CodecFactory = createCodec,
 ): () => ClusterCodec {
   const type = compressionType === COMPRESSION_TYPE.zstd ? "zstd" : "zlib";
   const name = type === "zstd" ? "zstd" : "deflate";
   const level = values["compression-level"];
-  if (typeof level !== "number") return () => createCodec(name);
+  if (typeof level !== "number") return () => create(name);
   const { min, max } = compressionLevels[type];
-  if (level >= min && level <= max) return () => createCodec(name, { level });
+  if (level >= min && level <= max) return () => create(name, { level });
   const message = `qcow2: option 'compression-level' is ${level}; compression type '${type}' has levels ${min} to ${max}`;
   throw new BlockError("EINVAL", message, { op: "open" });
 }

@@ -22,6 +22,7 @@ import { hasFeature, INCOMPATIBLE, type Qcow2Header } from "./header/header.js";
 import { Qcow2Image } from "./image.js";
 import {
   cacheOptionsOf,
+  type CodecFactory,
   codecMakerOf,
   compressedCacheModeOf,
   discardPolicyOf,
@@ -45,6 +46,8 @@ export interface OpenParts {
   readonly dataFile: BlockChild | undefined;
   /** Asked when the image has an external data file and the user gave none. */
   readonly openDataFile: ((reference: BackingReference) => MaybePromise<BlockChild>) | undefined;
+  /** Makes the codec of compressed clusters when one is first met. */
+  readonly createCodec?: CodecFactory | undefined;
   /** Asked when the image names a backing file and the user gave none. */
   readonly openBacking: (reference: BackingReference) => MaybePromise<BlockChild | undefined>;
 }
@@ -52,7 +55,7 @@ export interface OpenParts {
 /** An image's files, all open, and how it is opened. */
 export type ImageFiles = Pick<
   OpenParts,
-  "nodeName" | "file" | "backing" | "dataFile" | "readOnly" | "options"
+  "nodeName" | "file" | "backing" | "dataFile" | "readOnly" | "options" | "createCodec"
 >;
 
 /** How to open an image without a graph. */
@@ -70,6 +73,8 @@ export interface OpenQcow2Options {
   /** As for QEMU's driver: `{ "l2-cache-size": "1M" }`. */
   readonly options?: Readonly<Record<string, unknown>>;
   readonly nodeName?: string;
+  /** Makes the codec of compressed clusters; by default this platform's fastest. */
+  readonly createCodec?: CodecFactory;
 }
 
 /**
@@ -91,6 +96,7 @@ export function openQcow2(given: OpenQcow2Options): Promise<Qcow2Driver> {
     backing: given.backing,
     dataFile: given.dataFile,
     openDataFile: undefined,
+    createCodec: given.createCodec,
     openBacking: () => undefined,
   });
 }
@@ -111,7 +117,7 @@ export async function openImage(header: Qcow2Header, parts: ImageFiles): Promise
   const { file, options, readOnly, nodeName } = parts;
   const geometry = geometryOf(header);
   const cacheSizes = planCaches(geometry, cacheOptionsOf(options));
-  const makeCodec = codecMakerOf(options, header);
+  const makeCodec = codecMakerOf(options, header, parts.createCodec);
   const tables = await readTables(file, header, readOnly);
   return new Qcow2Image({
     nodeName,

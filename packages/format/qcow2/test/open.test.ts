@@ -9,7 +9,14 @@ import { IoVector } from "@blocklayer/bytes";
 import { type MemoryDriver, openMemory } from "@blocklayer/memory";
 import { rawDriver } from "@blocklayer/raw";
 import { afterEach, describe, expect, test } from "vitest";
-import { createOptions, createQcow2, openQcow2, qcow2Driver } from "../src/index.js";
+import {
+  type CodecFactory,
+  createOptions,
+  createQcow2,
+  openQcow2,
+  qcow2Driver,
+  qcow2DriverWith,
+} from "../src/index.js";
 
 const CLUSTER = 65536;
 const SIZE = 4 * CLUSTER;
@@ -132,5 +139,57 @@ describe("openQcow2()", () => {
     await disk.readv(0, IoVector.of(bytes));
     expect(bytes[0]).toBe(6);
     await disk.close();
+  });
+});
+
+describe("a codec of the caller", () => {
+  /** Stores what it gets, uncompressed: no other codec can read it. */
+  const names: string[] = [];
+  const storing: CodecFactory = (name) => {
+    names.push(name);
+    return {
+      name,
+      compress: (clusters) => clusters.map((cluster) => cluster.slice(0, CLUSTER / 2)),
+      decompress: (payload, target) => target.set(payload.subarray(0, CLUSTER / 2)),
+      decompressMany: (items) => {
+        for (const { payload, target } of items) target.set(payload.subarray(0, CLUSTER / 2));
+      },
+      close: () => undefined,
+    };
+  };
+  const half = new Uint8Array(CLUSTER);
+  half.fill(7, 0, CLUSTER / 2);
+
+  test("openQcow2({ createCodec }) must compress and decompress with it, and not make it before", async () => {
+    names.length = 0;
+    const file = directChild(openMemory());
+    await createQcow2({ file, options: parseOptions(createOptions, { size: SIZE }, "qcow2") });
+    const disk = await openQcow2({ file, createCodec: storing });
+    expect(names).toEqual([]);
+    await disk.writev(0, IoVector.of(half), { compressed: true });
+    const found = new Uint8Array(CLUSTER);
+    await disk.readv(0, IoVector.of(found));
+    expect(found).toEqual(half);
+    expect(names).toEqual(["deflate"]);
+    await disk.close();
+    const other = await openQcow2({ file, readOnly: true });
+    await expect(other.readv(0, IoVector.of(found))).rejects.toThrow();
+    await other.close();
+  });
+
+  test("qcow2DriverWith() must give it to a graph", async () => {
+    names.length = 0;
+    shelf.set("own-codec", openMemory());
+    const file = directChild(shelf.get("own-codec") as MemoryDriver);
+    await createQcow2({ file, options: parseOptions(createOptions, { size: SIZE }, "qcow2") });
+    const own = new BlockGraph({ drivers: [shelfDriver, qcow2DriverWith(storing)] });
+    const disk = await own.open({
+      driver: "qcow2",
+      file: { driver: "shelf", filename: "own-codec" },
+    });
+    await disk.write(0, half, { compressed: true });
+    expect(await disk.read(0, CLUSTER)).toEqual(half);
+    expect(names).toEqual(["deflate"]);
+    await own.close();
   });
 });
