@@ -10,7 +10,7 @@
 import { BlockError } from "@blocklayer/bytes";
 import type { Geometry } from "../geometry.js";
 
-const CHUNK_BITS = 16;
+const CHUNK_BITS = 12;
 /** Counters in one chunk. */
 export const CHUNK_LENGTH: number = 2 ** CHUNK_BITS;
 const CHUNK_MASK: number = CHUNK_LENGTH - 1;

@@ -104,7 +104,9 @@ export class StoredRefcounts {
   #decode(index: number, bytes: Uint8Array): void {
     const { refcountBits, refcountBlockEntries } = this.#geometry;
     const first = index * refcountBlockEntries;
-    const count = Math.min(refcountBlockEntries, MAX_CLUSTERS + 1 - first);
+    // A block of narrow refcounts has half a million of them, nearly all of them zero: the tail is skipped at once.
+    const used = Math.ceil((lengthWithoutZeroes(bytes) * 8) / refcountBits);
+    const count = Math.min(used, refcountBlockEntries, MAX_CLUSTERS + 1 - first);
     const { counters } = this;
     let at = Math.floor((firstNonZero(bytes) * 8) / refcountBits);
     if (refcountBits === 16) {
@@ -126,6 +128,13 @@ export class StoredRefcounts {
       }
     }
   }
+}
+
+/** The bytes up to the last that is not zero. */
+function lengthWithoutZeroes(bytes: Uint8Array): number {
+  let end = bytes.length;
+  while (end > 0 && bytes[end - 1] === 0) end--;
+  return end;
 }
 
 function entriesOf(table: Uint8Array, { clusterSize }: Geometry): BlockEntry[] {

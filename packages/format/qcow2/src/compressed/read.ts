@@ -29,6 +29,8 @@ import { PAYLOAD_BYTES } from "./payload-pool.js";
 
 /** Foreign bytes between two clusters' data that are read along. */
 const MAX_HOLE_BYTES = 4096;
+/** Less is not worth two megabytes of shared memory: a copy of it reaches a thread as soon. */
+const SMALL_BYTES = 16_384;
 /** Fetches of one request at once. */
 const MAX_PARALLEL_FETCHES = 4;
 
@@ -169,7 +171,8 @@ async function runBatch(
 ): Promise<void> {
   const lengths = batch.map((one) => lengthInFile(image, one.hostOffset, one.end - one.hostOffset));
   const total = lengths.reduce((sum, length) => sum + length, 0);
-  const buffer = total <= PAYLOAD_BYTES ? await image.payloads.take() : undefined;
+  const isPooled = total > SMALL_BYTES && total <= PAYLOAD_BYTES;
+  const buffer = isPooled ? await image.payloads.take() : undefined;
   const data = buffer ?? new Uint8Array(total);
   try {
     let at = 0;
