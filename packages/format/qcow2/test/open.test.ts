@@ -173,7 +173,7 @@ describe("a codec of the caller", () => {
     expect(names).toEqual(["deflate"]);
     await disk.close();
     const other = await openQcow2({ file, readOnly: true });
-    await expect(other.readv(0, IoVector.of(found))).rejects.toThrow();
+    await expect(other.readv(0, IoVector.of(found))).rejects.toThrow("compressed");
     await other.close();
   });
 

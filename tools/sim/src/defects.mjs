@@ -1,0 +1,175 @@
+// Deliberate defects: each takes one safeguard out of the code that is simulated. A simulator that does not notice is
+// itself the defect; test/defects.test.ts and `npm run sim -- teeth` try them all.
+//
+// A defect is a change of one compiled module, made while it is loaded: nothing on the disk changes, and the code under
+// test needs no hooks of its own. A text that is not found exactly once is an error, so that a defect cannot go stale.
+import { readFileSync } from "node:fs";
+import { register } from "node:module";
+import { fileURLToPath } from "node:url";
+
+/**
+ * @typedef {object} Defect
+ * @property {string} rule - which rule of docs/rules.md it breaks
+ * @property {string} what
+ * @property {"schedules" | "crashes"} mode - where it shows
+ * @property {number} seeds - within so many seeds from 1 it must
+ * @property {boolean} [quick] - the first few seeds do, so `npm test` tries it too
+ * @property {boolean} [missed] - known not to show in so many seeds: the list says where the simulator is blind
+ * @property {string} module - as imported, or a file of such a package's dist
+ * @property {string} find
+ * @property {string} put
+ */
+
+const order = (name, body) => ({
+  module: "@blocklayer/qcow2/writeback/order.js",
+  find: `export function ${name}(image) {`,
+  put: `export function ${name}(image) {\n    ${body}`,
+});
+
+/** @type {Readonly<Record<string, Defect>>} */
+export const DEFECTS = {
+  "no-refcounts-before-l2": {
+    rule: "C2",
+    what: "an L2 entry reaches the file before the refcounts of what it names",
+    mode: "crashes",
+    seeds: 60,
+    quick: true,
+    ...order("l2WaitsForRefcounts", "return;"),
+  },
+  "no-data-before-l2": {
+    rule: "C5",
+    what: "an L2 entry reaches the file before the data that it shows",
+    mode: "crashes",
+    seeds: 300,
+    ...order("l2WaitsForData", "return;"),
+  },
+  "no-compressed-before-l2": {
+    rule: "S11",
+    what: "an L2 entry reaches the file before the compressed data that it names",
+    mode: "crashes",
+    seeds: 300,
+    ...order("l2WaitsForCompressed", "return;"),
+  },
+  "no-l2-before-refcounts": {
+    rule: "C3",
+    what: "a cluster is free before its drop is durable",
+    mode: "crashes",
+    seeds: 60,
+    quick: true,
+    ...order("refcountsWaitForL2", "return;"),
+  },
+  "no-table-before-l1": {
+    rule: "C6",
+    what: "an L1 entry reaches the file before its L2 table and that table's refcount",
+    mode: "crashes",
+    seeds: 60,
+    quick: true,
+    ...order("l1WaitsForTable", "return;"),
+  },
+  "no-block-before-refcount-table": {
+    rule: "C6",
+    what: "the refcount table names a block that is not in the file",
+    mode: "crashes",
+    seeds: 200,
+    missed: true,
+    ...order("refcountTableWaitsForBlock", "return;"),
+  },
+  "no-zeroes-before-size": {
+    rule: "C1",
+    what: "a disk that grows over a longer backing file shows its bytes after a crash",
+    mode: "crashes",
+    seeds: 200,
+    ...order("sizeWaitsForZeroes", "return;"),
+  },
+  "no-table-before-header": {
+    rule: "C6",
+    what: "the header names an L1 table that is not in the file",
+    mode: "crashes",
+    seeds: 200,
+    ...order("headerWaitsForTable", "return;"),
+  },
+  "flush-without-others": {
+    rule: "S8",
+    what: "a flush does not wait for compressed clusters that others are writing",
+    mode: "crashes",
+    seeds: 400,
+    module: "@blocklayer/qcow2/writeback/compressed-cache.js",
+    find: "await Promise.allSettled(others);",
+    put: "void others;",
+  },
+  "discard-before-written": {
+    rule: "S7",
+    what: "the compressed cache forgets a cluster before its write has ended",
+    mode: "schedules",
+    seeds: 100,
+    module: "@blocklayer/qcow2/writeback/compressed-cache.js",
+    find: "            const parts = run.map((one) => this.#padded(one));",
+    put: `            const parts = run.map((one) => this.#padded(one).slice());
+            for (const { token } of run.splice(0)) this.#cache.discard(token);`,
+  },
+  "lost-data-forgotten": {
+    rule: "C17",
+    what: "a failed write of compressed data does not fail the node",
+    mode: "schedules",
+    seeds: 400,
+    missed: true,
+    module: "@blocklayer/qcow2/writeback/compressed-cache.js",
+    find: "image.loseData(error);",
+    put: "",
+  },
+  "no-cooling": {
+    rule: "D1",
+    what: "a cluster is taken again while requests in flight still touch it",
+    mode: "schedules",
+    seeds: 600,
+    missed: true,
+    module: "@blocklayer/qcow2/refcount/inflight.js",
+    find: "if (this.#current.active === 0 && this.#oldest === this.#current) {",
+    put: "if (cluster >= 0) {",
+  },
+  "clean-before-synced": {
+    rule: "C17",
+    what: "a failed sync is forgotten",
+    mode: "crashes",
+    seeds: 200,
+    module: "@blocklayer/qcow2/image.js",
+    find: `        catch (cause) {
+            this.fail(cause);
+            throw cause;
+        }`,
+    put: "        catch { }",
+  },
+  "no-wait-for-allocations": {
+    rule: "C11",
+    what: "a request does not wait for an allocation in flight that it overlaps",
+    mode: "schedules",
+    seeds: 100,
+    module: "@blocklayer/qcow2/mapping/pending.js",
+    find: "        let first;",
+    put: "        let first;\n        if (start >= 0) return undefined;",
+  },
+};
+
+/** Takes the safeguard out of every module that is loaded from here on. */
+export function introduceDefect(/** @type {string} */ name) {
+  const defect = DEFECTS[name];
+  if (defect === undefined) {
+    throw new Error(`there is no defect '${name}'; there are: ${Object.keys(DEFECTS).join(", ")}`);
+  }
+  const url = urlOf(defect.module);
+  const source = readFileSync(fileURLToPath(url), "utf8");
+  if (source.split(defect.find).length !== 2) {
+    throw new Error(
+      `defect '${name}': its text is not in ${url} exactly once; bring it up to date`,
+    );
+  }
+  const changed = source.replace(defect.find, () => defect.put);
+  register("./defect-hooks.mjs", { parentURL: import.meta.url, data: { url, source: changed } });
+}
+
+/** `@scope/package/file.js` is a file of the package's dist. */
+function urlOf(module) {
+  const [scope, name, ...file] = module.split("/");
+  const index = import.meta.resolve(`${scope}/${name}`);
+  return new URL(file.join("/"), index).href;
+}

@@ -1,0 +1,97 @@
+// One seed of `schedules`: requests beside each other, in the scheduler's order, with faults; then everything that must
+// hold afterwards.
+import { BlockError } from "@blocklayer/bytes";
+import { SimDisk } from "@blocklayer/sim";
+import { GuestRun, Violation } from "./guest-run.mjs";
+import { asViolation, Inspector } from "./inspect.mjs";
+import { createImage, Stack } from "./stack.mjs";
+
+/**
+ * Runs a list of operations.
+ *
+ * @param {import("./config.mjs").SimConfig} config
+ * @param {readonly import("./operations.mjs").Operation[]} operations
+ * @returns {Promise<{ completions: number, failed: boolean, leaks: number }>}
+ * @throws Violation
+ */
+export async function runSchedule(config, operations) {
+  const stack = new Stack(config, await createImage(config));
+  const run = new GuestRun(stack);
+  const end = await schedule(stack, async () => {
+    await run.run(operations);
+    return run.ended ? { clean: false, failed: true } : finish(run);
+  });
+  if (run.violation !== undefined) throw run.violation;
+  const leaks = await judge(run, end.clean);
+  return { completions: stack.scheduler?.completed ?? 0, failed: end.failed, leaks };
+}
+
+/** Runs work under the stack's scheduler. What it throws, a deadlock too, is a Violation. */
+export async function schedule(stack, work) {
+  try {
+    return await (stack.scheduler === undefined ? work() : stack.scheduler.run(work));
+  } catch (error) {
+    throw asViolation("the run did not end as it must", error);
+  }
+}
+
+/** The disk works again from here on: what is not lost must be there, and go to the file. */
+async function finish(run) {
+  const { stack, reference } = run;
+  stack.file.clearFaults();
+  stack.spaceIsBack = true;
+  if (run.violation !== undefined) return { clean: false, failed: true };
+  refuseLeftovers(stack);
+  const failed = stack.hasFailed;
+  try {
+    const start = reference.now;
+    reference.checkRead(0, await stack.backend.read(0, stack.backend.lengthBytes), start);
+  } catch (error) {
+    // A read may need room in a cache, for which a node that failed does not write.
+    if (!failed || !(error instanceof BlockError)) throw asViolation("reading at the end", error);
+  }
+  const flushed = await succeeds(() => run.guest.flush(), failed);
+  const closed = await succeeds(() => stack.close(), failed);
+  return { clean: !failed && flushed && closed, failed };
+}
+
+async function succeeds(work, failed) {
+  try {
+    await work();
+    return true;
+  } catch (error) {
+    if (failed && error instanceof BlockError) return false;
+    throw asViolation("the disk works again, and yet", error);
+  }
+}
+
+/** After the last request nothing of it may be left. */
+function refuseLeftovers(stack) {
+  const { imageLocked, requestsInFlight, pendingAllocations, coolingClusters } = stack.statistics;
+  const left = { imageLocked, requestsInFlight, pendingAllocations, coolingClusters };
+  const isLeft = Object.values(left).some((value) => value !== false && value !== 0);
+  if (isLeft)
+    throw new Violation(`something is left after the last request: ${JSON.stringify(left)}`);
+}
+
+/** What lies on the disk now, and what a power failure would leave of it. */
+async function judge({ stack, reference, armed }, clean) {
+  const { file, config } = stack;
+  const inspector = new Inspector(config);
+  let most = 0;
+  for (const [what, content] of [
+    ["the file", file.bytes],
+    ["what is durable of the file", file.durable],
+  ]) {
+    try {
+      const { bytes, leaks } = await inspector.look(new SimDisk({ content, volatileCache: false }));
+      if (clean) reference.check(bytes);
+      else reference.checkCrash(bytes);
+      if (!armed && leaks > 0) throw new Violation(`${leaks} clusters leak, and nothing failed`);
+      most = Math.max(most, leaks);
+    } catch (error) {
+      throw asViolation(`${what}, ${clean ? "after a clean end" : "after a failure"}`, error);
+    }
+  }
+  return most;
+}

@@ -1,0 +1,157 @@
+// What is simulated: a qcow2 image in a graph, over a disk that a seed disturbs.
+import { directChild, parseOptions } from "@blocklayer/block-api";
+import { BlockGraph } from "@blocklayer/block-graph";
+import { IoVector } from "@blocklayer/bytes";
+import { createOptions, createQcow2, openQcow2, qcow2DriverWith } from "@blocklayer/qcow2";
+import { Random, SimDisk, SimScheduler, stampedBytes } from "@blocklayer/sim";
+import { simCodec } from "./codec.mjs";
+
+/** Completions after which a run counts as one that never ends; the longest ones take some ten thousand. */
+const MAX_COMPLETIONS = 300_000;
+/** The tag of what the backing file holds. */
+export const BACKING_TAG = 0xbac;
+export const PREFILL_TAG = 0xf11;
+/** What the image calls its backing file. */
+export const BACKING_NAME = "backing.raw";
+
+/** Lets all promises go on as far as they get. */
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/** What the backing file of a configuration holds. */
+export function backingContent(/** @type {import("./config.mjs").SimConfig} */ config) {
+  return config.backingBytes === undefined
+    ? undefined
+    : stampedBytes(BACKING_TAG, 0, config.backingBytes);
+}
+
+/**
+ * An empty image.
+ *
+ * @param {import("./config.mjs").SimConfig} config
+ * @returns {Promise<Uint8Array>}
+ */
+export async function createImage(config) {
+  const disk = new SimDisk({ volatileCache: false });
+  const given = {
+    size: config.lengthBytes,
+    cluster_size: config.clusterSize,
+    refcount_bits: config.refcountBits,
+    compat: config.version === 2 ? "0.10" : "1.1",
+    ...(config.backingBytes === undefined
+      ? {}
+      : { backing_file: BACKING_NAME, backing_fmt: "raw" }),
+  };
+  const file = directChild(disk);
+  await createQcow2({ file, options: parseOptions(createOptions, given, "qcow2") });
+  if (config.prefillBytes !== undefined) {
+    const image = await openQcow2({ file });
+    await image.writev(0, IoVector.of(initialContent(config).subarray(0, config.prefillBytes)));
+    await image.close();
+  }
+  return disk.bytes;
+}
+
+/** What the guest finds at first: what was prefilled, the backing file's bytes, zeroes. */
+export function initialContent(/** @type {import("./config.mjs").SimConfig} */ config) {
+  const content = new Uint8Array(config.lengthBytes);
+  content.set((backingContent(config) ?? content).subarray(0, content.length));
+  content.set(stampedBytes(PREFILL_TAG, 0, config.prefillBytes ?? 0));
+  return content;
+}
+
+/** Options of the driver that a configuration asks for. */
+export function openOptionsOf(/** @type {import("./config.mjs").SimConfig} */ config) {
+  return {
+    "compressed-write-cache": config.compressedCache,
+    "l2-cache-size": config.l2CacheBytes,
+    "l2-cache-entry-size": 512,
+    "refcount-cache-size": 4 * config.clusterSize,
+    "pass-discard-request": config.passDiscards,
+    "pass-discard-other": config.passDiscards,
+  };
+}
+
+/** The image, the file below it, and the ways to open it. */
+export class Stack {
+  /** @type {BlockGraph} */
+  #graph;
+  /** @type {import("@blocklayer/block-graph").BlockBackend} */
+  backend;
+  /** The file may grow to any length again. */
+  spaceIsBack = false;
+
+  /**
+   * @param {import("./config.mjs").SimConfig} config
+   * @param {Uint8Array} image
+   * @param {import("@blocklayer/sim").Trace} [trace]
+   */
+  constructor(config, image, trace) {
+    this.config = config;
+    const { alignment, seed, latency } = config;
+    this.scheduler = config.scheduled
+      ? new SimScheduler({ seed, settle, maxCompletions: MAX_COMPLETIONS })
+      : undefined;
+    const delays = new Random(seed * 16 + 6);
+    const content = new Uint8Array(Math.ceil(image.length / alignment) * alignment);
+    content.set(image);
+    const isFull = () => config.spaceBytes !== undefined && !this.spaceIsBack;
+    this.file = new SimDisk({
+      content,
+      name: "file",
+      limits: { requestAlignment: alignment, memoryAlignment: alignment },
+      discards: config.discards,
+      ...(trace === undefined ? {} : { trace }),
+      ...(this.scheduler === undefined ? {} : { scheduler: this.scheduler }),
+      ...(latency === undefined
+        ? {}
+        : { latency: () => (delays.oneIn(latency.oneIn) ? delays.between(1, latency.most) : 0) }),
+      get maxLengthBytes() {
+        return isFull() ? content.length + config.spaceBytes : Number.POSITIVE_INFINITY;
+      },
+    });
+    this.codec = simCodec(this.scheduler);
+  }
+
+  async open(cacheMode = this.config.compressedCache) {
+    const protocol = (name, open) => ({ name, kind: "protocol", openOptions: {}, open });
+    const backing = backingContent(this.config);
+    const drivers = [
+      protocol("sim", () => {
+        this.file.restart();
+        return this.file;
+      }),
+      protocol(
+        "sim-backing",
+        () => new SimDisk({ content: backing, readOnly: true, name: "backing" }),
+      ),
+      qcow2DriverWith(this.codec),
+    ];
+    this.#graph = new BlockGraph({ drivers });
+    this.backend = await this.#graph.open({
+      driver: "qcow2",
+      file: { driver: "sim" },
+      backing: backing === undefined ? null : { driver: "sim-backing" },
+      ...openOptionsOf(this.config),
+      "compressed-write-cache": cacheMode,
+    });
+  }
+
+  /** Decides anew whether compressed writes are gathered. */
+  setCache(mode) {
+    return this.#graph.reopen(this.backend, { options: { "compressed-write-cache": mode } });
+  }
+
+  close() {
+    return this.#graph.close();
+  }
+
+  /** No flush may succeed any more: the node says so, or the disk has lost what it was given. */
+  get hasFailed() {
+    return this.file.hasLostWrites || this.statistics.failed === true;
+  }
+
+  /** The driver's own view of itself: locks, requests, failure. */
+  get statistics() {
+    return this.backend.root.driver.statistics();
+  }
+}
