@@ -132,8 +132,9 @@ function faultOf(random) {
   if (kind === "flush" && random.oneIn(2)) {
     return { ...fault, losesCache: random.pick(["all", "some"]), lossSeed: random.below(1000) };
   }
+  // What a write leaves is whole sectors of the disk, wherever it began.
   if (kind === "write" && random.oneIn(2)) return { ...fault, tornSeed: random.below(1000) };
-  if ((kind === "write" || kind === "read") && random.oneIn(2)) {
+  if (kind === "read" && random.oneIn(2)) {
     return { ...fault, partialBytes: SECTOR * random.between(1, 8) };
   }
   return fault;
@@ -165,7 +166,7 @@ export function simplerOperations(/** @type {Operation} */ one) {
   if (one.fua) ways.push([{ ...one, fua: false }]);
   if (one.mayUnmap) ways.push([{ ...one, mayUnmap: false }]);
   if (one.noise) ways.push([{ ...one, noise: 0 }]);
-  if (one.length !== undefined && one.length >= 2 * SECTOR) {
+  if (one.length !== undefined && one.length >= 2 * SECTOR && one.kind !== "compressed") {
     const half = Math.floor(one.length / 2 / SECTOR) * SECTOR;
     ways.push([{ ...one, length: half }]);
     if (one.offset !== undefined) {
