@@ -4,7 +4,7 @@
  * Above it stands the block graph, which keeps these promises:
  * 1. A driver sees only requests within its `limits`, within `lengthBytes` rounded up to `requestAlignment`,
  *    with buffers aligned as it asked, and never of length 0.
- * 2. No request overlaps `truncate`, `reopen` or `close`: the node is drained first.
+ * 2. No request overlaps `truncate`, `reopen`, `close` or a change of `snapshots`: the node is drained first.
  * 3. `flushToDisk` follows a `flushToOs` that succeeded; one flush runs at a time.
  *
  * And a driver keeps these:
@@ -26,6 +26,7 @@ import type {
   WriteOptions,
   WriteZeroesOptions,
 } from "./request.js";
+import type { SnapshotControl } from "./snapshots.js";
 import type { BlockStatus } from "./status.js";
 
 /** What a driver can do. A graph never calls a method whose capability is false. */
@@ -137,6 +138,8 @@ export interface BlockDriver extends BlockIo {
   check?(options?: RequestOptions): MaybePromise<CheckResult>;
   /** Dirty bitmaps, where the format keeps them. */
   readonly bitmaps?: BitmapControl | undefined;
+  /** Internal snapshots, where the format keeps them. */
+  readonly snapshots?: SnapshotControl;
   /** Hears of a moment in the work of the driver above. It may wait (parked), and it never fails. */
   readonly debugEvent?: ((event: DebugEvent) => MaybePromise<void>) | undefined;
   /** Drivers that park requests: how to ask for it. */

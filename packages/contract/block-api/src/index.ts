@@ -54,4 +54,12 @@ export type {
   WriteOptions,
   WriteZeroesOptions,
 } from "./request.js";
+export {
+  findSnapshot,
+  type InternalSnapshot,
+  type SnapshotControl,
+  type SnapshotCreateOptions,
+  type SnapshotSelector,
+  snapshotText,
+} from "./snapshots.js";
 export type { BlockStatus } from "./status.js";

@@ -19,6 +19,7 @@ import {
   type BlockStatusOptions,
   PERMISSION,
   type RequestOptions,
+  type SnapshotControl,
   type TruncateOptions,
   type WriteOptions,
   type WriteZeroesOptions,
@@ -42,6 +43,7 @@ import {
   refuseAborted,
   refuseBadRange,
 } from "./request-checks.js";
+import { BackendSnapshots } from "./snapshots.js";
 
 const DEFAULT_CHUNK_BYTES: number = 256 * KiB;
 const FUA: WriteOptions = { fua: true };
@@ -56,6 +58,7 @@ export class BlockBackend implements AsyncDisposable {
   /** One `truncate` at a time has the permission for it. */
   readonly #resizing: CoMutex = new CoMutex("truncate");
   #bitmaps: BackendBitmaps | undefined = undefined;
+  #snapshots: BackendSnapshots | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
   #closed = false;
 
@@ -177,13 +180,21 @@ export class BlockBackend implements AsyncDisposable {
     this.#refuseClosed("truncate");
     refuseBadRange("truncate", this.root.name, lengthBytes, 0);
     if (this.readOnly) throw this.#changeError("truncate");
-    const lease = await this.#resizing.acquire();
-    try {
-      this.#refuseClosed("truncate");
-      await this.#truncateAlone(lengthBytes, options);
-    } finally {
-      lease.release();
-    }
+    await this.#whileResizing("truncate", async () => this.root.truncate(lengthBytes, options));
+  }
+
+  /** Internal snapshots, where the root node's format keeps them. The node is at rest while they change. */
+  get snapshots(): SnapshotControl | undefined {
+    const { snapshots } = this.root.driver;
+    if (snapshots === undefined) return undefined;
+    this.#snapshots ??= new BackendSnapshots(this.root, snapshots, {
+      refuseClosed: (op) => this.#refuseClosed(op),
+      refuseReadOnly: (op) => {
+        if (this.readOnly) throw this.#changeError(op);
+      },
+      whileResizing: (work) => this.#whileResizing("apply snapshot", work),
+    });
+    return this.#snapshots;
   }
 
   /** Dirty bitmaps, where the root node's format keeps them. The node is at rest while they change. */
@@ -279,16 +290,21 @@ export class BlockBackend implements AsyncDisposable {
     errors.throwFirst();
   }
 
-  async #truncateAlone(lengthBytes: number, options?: TruncateOptions): Promise<void> {
-    if ((this.#edge.permissions.held & PERMISSION.resize) !== 0) {
-      return await this.root.truncate(lengthBytes, options);
-    }
-    await this.#setResize(true);
+  /** Runs `work` with the permission to resize, one after the other. */
+  async #whileResizing<T>(op: string, work: () => Promise<T>): Promise<T> {
+    const lease = await this.#resizing.acquire();
     try {
-      this.#refuseClosed("truncate");
-      await this.root.truncate(lengthBytes, options);
+      this.#refuseClosed(op);
+      if ((this.#edge.permissions.held & PERMISSION.resize) !== 0) return await work();
+      await this.#setResize(true);
+      try {
+        this.#refuseClosed(op);
+        return await work();
+      } finally {
+        await this.#setResize(false);
+      }
     } finally {
-      await this.#setResize(false);
+      lease.release();
     }
   }
 

@@ -4,7 +4,7 @@
  * Above: edges from parent nodes and from backends. Below: the driver, which knows its children as ChildHandles.
  *
  * 1. A node is *opening* until its driver stands, then *open*, then *closed*; it never goes back.
- * 2. No request overlaps `truncate`, `reopen` or the driver's `close`: each of them drains the node first. What runs
+ * 2. No request overlaps `truncate`, a change of snapshots, `reopen` or the driver's `close`: each of them drains the node first. What runs
  *    inside such a section calls the driver itself, never a method of its own node.
  * 3. `parents` and `children` change only in attach.ts.
  */
