@@ -16,5 +16,8 @@ const long = mergeConfig(config, {
 
 export default {
   ...long,
-  test: { ...long.test, include: ["test/{fuzz-open,fuzz-write,crash,model}.test.ts"] },
+  test: {
+    ...long.test,
+    include: ["test/{fuzz-open,fuzz-write,crash,model,snapshot-crash,snapshot-model}.test.ts"],
+  },
 };

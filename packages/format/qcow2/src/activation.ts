@@ -18,6 +18,7 @@ import { refuseWriting } from "./header/features.js";
 import { INCOMPATIBLE, type Qcow2Header } from "./header/header.js";
 import type { Qcow2Image } from "./image.js";
 import { readTables } from "./read-tables.js";
+import { viewSnapshot } from "./snapshot/open-snapshot.js";
 import { BestEffort, flushToOs } from "./writeback/flush.js";
 
 /** What does not bear on how the image is read. */
@@ -67,7 +68,10 @@ export async function activateImage(image: Qcow2Image): Promise<Qcow2Image> {
   const header = await readHeader(file);
   refuseAnother(image.header, header, nodeName);
   if (!readOnly) refuseWriting(header, nodeName);
-  return image.withTables({ header, ...(await readTables(file, header, readOnly)) });
+  const tables = await readTables(file, header, readOnly);
+  const { snapshot } = image;
+  const view = snapshot && (await viewSnapshot(file, header, snapshot, readOnly));
+  return image.withTables({ header, ...tables, ...view });
 }
 
 function refuseAnother(before: Qcow2Header, now: Qcow2Header, nodeName: string): void {

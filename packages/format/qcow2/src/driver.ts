@@ -19,6 +19,7 @@ import type {
   FormatInfo,
   ReopenRequest,
   RequestOptions,
+  SnapshotControl,
   TruncateOptions,
   WriteOptions,
   WriteZeroesOptions,
@@ -36,6 +37,7 @@ import { activateImage, inactivateImage } from "./activation.js";
 import { Qcow2Bitmaps } from "./bitmap/control.js";
 import { checkQcow2 } from "./check/check.js";
 import { writeCompressed } from "./compressed/write.js";
+import { readHeader } from "./header/decode.js";
 import { refuseWriting } from "./header/features.js";
 import type { Qcow2Image } from "./image.js";
 import { imageInfoOf } from "./info.js";
@@ -53,6 +55,7 @@ import {
 } from "./open-options.js";
 import { readRefcountTable } from "./read-tables.js";
 import { DamageError } from "./refcount/damage.js";
+import { Qcow2Snapshots } from "./snapshot/control.js";
 import {
   settleCompressedCache,
   wantsCompressedCache,
@@ -66,6 +69,7 @@ const COMPRESSED_SECTOR_BYTES = 512;
 export class Qcow2Driver implements BlockDriver {
   readonly driverName = "qcow2";
   readonly limits: BlockLimits;
+  readonly snapshots: SnapshotControl;
   #image: Qcow2Image;
   #bitmaps: Qcow2Bitmaps;
   #capabilities: BlockCapabilities;
@@ -76,6 +80,11 @@ export class Qcow2Driver implements BlockDriver {
   constructor(image: Qcow2Image) {
     this.#image = image;
     this.#bitmaps = this.#bitmapsOf(image);
+    this.snapshots = new Qcow2Snapshots({
+      image: () => this.#image,
+      begin: (op, offset, options) => this.#beginBeside(op, offset, options),
+      change: (op, work) => this.#change(op, work),
+    });
     const { clusterSize } = image.geometry;
     this.limits = limitsOf({
       maxTransfer: MAX_TRANSFER_BYTES,
@@ -186,6 +195,12 @@ export class Qcow2Driver implements BlockDriver {
   async reopen(request: ReopenRequest): Promise<void> {
     const image = this.#image;
     this.#refuseIdle("reopen");
+    if (image.snapshot !== undefined && !request.readOnly) {
+      throw new BlockError("EACCES", "reopen: a snapshot can only be read", {
+        op: "reopen",
+        node: image.nodeName,
+      });
+    }
     const options = parseOptions(openOptions, request.options, "qcow2");
     const given = Object.keys(request.options);
     if (image.readOnly && !request.readOnly) {
@@ -290,11 +305,14 @@ export class Qcow2Driver implements BlockDriver {
   async check(options?: RequestOptions): Promise<CheckResult> {
     this.#refuseIdle("check");
     await this.flushToOs();
-    return checkQcow2(this.#image.file, this.#image.header, options);
+    const { file, header, snapshot } = this.#image;
+    // A snapshot's view has a header of its own: a check is of the image.
+    const stored = snapshot === undefined ? header : await readHeader(file);
+    return checkQcow2(file, stored, options);
   }
 
   /** Runs a change of the image, with everything that comes before and after each. */
-  async #change(op: string, work: () => MaybePromise<void>): Promise<void> {
+  async #change<T>(op: string, work: () => MaybePromise<T>): Promise<T> {
     const image = this.#image;
     this.#refuseIdle(op);
     if (image.readOnly) {
@@ -306,9 +324,9 @@ export class Qcow2Driver implements BlockDriver {
     try {
       image.refuseFailed();
       if (!image.writePrepared) await prepareForWriting(image);
-      await work();
+      return await work();
     } catch (error) {
-      await this.#failed(error);
+      return this.#failed(error);
     }
   }
 
@@ -372,6 +390,14 @@ export class Qcow2Driver implements BlockDriver {
       `${op}: the image is inactive, since it was handed over to another process: activate it first`,
       { op, node: nodeName },
     );
+  }
+
+  /** As `#begin`, for what does not lie on the disk. */
+  #beginBeside(op: string, offset: number, options?: RequestOptions): void {
+    this.#begin(op, 0, 0, options);
+    this.#refuseIdle(op);
+    if (Number.isSafeInteger(offset) && offset >= 0) return;
+    throw new BlockError("EINVAL", `${op}: offset ${offset} is none`, { op });
   }
 
   #refuseClosed(op: string): void {

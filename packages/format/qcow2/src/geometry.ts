@@ -92,8 +92,10 @@ export interface Geometry {
   readonly l2Entries: number;
   /** Bytes of the virtual disk that one L2 table maps. */
   readonly l2CoverageBytes: number;
-  /** L1 entries that the header's size needs; the header's table may have more. */
+  /** L1 entries that the header's size needs; the header's table may have more: they map VM state. */
   readonly l1Size: number;
+  /** Where VM state begins, counted like bytes of the disk: behind all that `l1Size` entries map. */
+  readonly vmStateOffset: GuestOffset;
   readonly refcountOrder: number;
   /** Width of a refcount: 1 to 64 bits. */
   readonly refcountBits: RefcountBits;
@@ -133,6 +135,7 @@ export function geometryOf(header: GeometrySource): Geometry {
   const refcountBits = (2 ** refcountOrder) as RefcountBits;
   const refcountBlockBits = clusterBits + 3 - refcountOrder;
   const refcountBlockEntries = 2 ** refcountBlockBits;
+  const l1Size = divideRoundUp(virtualSize, l2CoverageBytes);
   const maxHostOffset = 2 ** 53 - clusterSize;
   const compressedShift = 62 - (clusterBits - 8) - 32;
   return {
@@ -145,7 +148,8 @@ export function geometryOf(header: GeometrySource): Geometry {
     l2Bits,
     l2Entries: 2 ** l2Bits,
     l2CoverageBytes,
-    l1Size: divideRoundUp(virtualSize, l2CoverageBytes),
+    l1Size,
+    vmStateOffset: l1Size * l2CoverageBytes,
     refcountOrder,
     refcountBits,
     refcountBlockBits,

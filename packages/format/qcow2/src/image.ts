@@ -11,7 +11,12 @@
  *    first case nothing at all is written any more; in the second, tables that do not name the data may be.
  * 4. Whoever wants to hear of moments in here listens below, as blkdebug does: `event()`.
  */
-import type { BlockChild, DebugEvent, RequestOptions } from "@blocklayer/block-api";
+import type {
+  BlockChild,
+  DebugEvent,
+  RequestOptions,
+  SnapshotSelector,
+} from "@blocklayer/block-api";
 import { BlockError, IoVector, type MaybePromise } from "@blocklayer/bytes";
 import { CoMutex } from "@blocklayer/co-lock";
 import type { ClusterCodec } from "@blocklayer/codec";
@@ -45,6 +50,8 @@ export interface ImageParts {
   readonly dataFile: BlockChild | undefined;
   readonly readOnly: boolean;
   readonly header: Qcow2Header;
+  /** Header and L1 table are those of this snapshot's view: nothing is ever written. */
+  readonly snapshot?: SnapshotSelector | undefined;
   readonly l1: L1Table;
   readonly refcountTable: RefcountTable;
   readonly cacheSizes: CacheSizes;
@@ -70,6 +77,7 @@ export class Qcow2Image {
   /** Where guest data lies: the external data file, or else `file`. */
   readonly data: BlockChild;
   readOnly: boolean;
+  readonly snapshot: SnapshotSelector | undefined;
   header: Qcow2Header;
   geometry: Geometry;
   l1: L1Table;
@@ -86,6 +94,8 @@ export class Qcow2Image {
   compressedCache: CompressedCache | undefined;
   compressedCacheMode: CompressedCacheMode;
   readonly overlap: OverlapIndex;
+  /** What the L2 cache may write over: a change of snapshots corrects flags in their tables, too. */
+  l2Kinds: number = OVERLAP.activeL2;
   readonly readCache: ClusterReadCache;
   readonly payloads: PayloadPool = new PayloadPool();
   /** Order in which compressed writes allocate: that of their submission. */
@@ -124,6 +134,7 @@ export class Qcow2Image {
       parts.dataFile && new ExternalData(parts.dataFile, hasRawDataFile(parts.header));
     this.data = parts.dataFile ?? parts.file;
     this.readOnly = parts.readOnly;
+    this.snapshot = parts.snapshot;
     this.header = parts.header;
     this.geometry = geometryOf(parts.header);
     this.l1 = parts.l1;
@@ -132,7 +143,7 @@ export class Qcow2Image {
     this.l2 = createL2Cache(parts.cacheSizes, store, {
       beforeRead: () => this.event("l2_load"),
       beforeWrite: (at, length) => {
-        this.overlap.check(at, length, OVERLAP.activeL2);
+        this.overlap.check(at, length, this.l2Kinds);
         return this.event("l2_update");
       },
     });
@@ -295,9 +306,20 @@ export class Qcow2Image {
     }
   }
 
-  /** Whether a guest offset lies where the backing file has bytes. */
+  /** Whether a guest offset lies where the backing file has bytes. It has none of VM state. */
   backingCovers(guestOffset: number): boolean {
-    return this.backing !== undefined && guestOffset < this.backing.lengthBytes;
+    const { backing, geometry } = this;
+    return (
+      backing !== undefined &&
+      guestOffset < backing.lengthBytes &&
+      guestOffset < geometry.virtualSize
+    );
+  }
+
+  /** Where the bytes end that begin at or before a guest offset: the disk's, or for VM state nowhere. */
+  contentEnd(guestOffset: number): number {
+    const { virtualSize, vmStateOffset } = this.geometry;
+    return guestOffset < vmStateOffset ? virtualSize : Number.MAX_SAFE_INTEGER;
   }
 
   /** From now on no write and no flush succeeds, and nothing is written. The first cause stays. */

@@ -22,7 +22,8 @@ import { geometryOf } from "./geometry.js";
 import { type BitmapsExtension, bitmapsExtensionIn } from "./header/extensions.js";
 import { bitmapsAreConsistent } from "./header/features.js";
 import { readTable } from "./read-tables.js";
-import { readSnapshotTable, type SnapshotEntry } from "./snapshot/table.js";
+import { loadSnapshotTable } from "./snapshot/stored-table.js";
+import type { SnapshotEntry } from "./snapshot/table.js";
 
 const NANOSECONDS = 1_000_000_000n;
 
@@ -126,17 +127,7 @@ async function withSnapshots(
   file: BlockChild,
   header: Qcow2Header,
 ): Promise<FormatInfo> {
-  const { entries } = await readSnapshotTable(header, {
-    read: (hostOffset, lengthBytes) => readTable(file, hostOffset, lengthBytes),
-    refuse: (index, rule) => {
-      const structure = "snapshot table";
-      throw new CorruptImageError({
-        structure,
-        hostOffset: header.snapshotsOffset,
-        rule: `entry ${index} ${rule}`,
-      });
-    },
-  });
+  const { entries } = await loadSnapshotTable(file, header);
   return { ...info, snapshots: entries.map(rowOf) };
 }
 

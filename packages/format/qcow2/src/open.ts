@@ -12,6 +12,7 @@ import {
   type BlockChild,
   type OptionValues,
   parseOptions,
+  type SnapshotSelector,
 } from "@blocklayer/block-api";
 import { BlockError, type MaybePromise } from "@blocklayer/bytes";
 import { Qcow2Driver } from "./driver.js";
@@ -20,6 +21,7 @@ import { readHeader } from "./header/decode.js";
 import { refuseWriting } from "./header/features.js";
 import { hasFeature, INCOMPATIBLE, type Qcow2Header } from "./header/header.js";
 import { Qcow2Image } from "./image.js";
+import type { L1Table } from "./mapping/l1-table.js";
 import {
   cacheOptionsOf,
   type CodecFactory,
@@ -31,6 +33,7 @@ import {
   refuseMissingOptions,
 } from "./open-options.js";
 import { readTables } from "./read-tables.js";
+import { snapshotOptionOf, viewSnapshot } from "./snapshot/open-snapshot.js";
 import { planCaches } from "./writeback/l2-cache.js";
 
 /** What opening needs. */
@@ -56,7 +59,12 @@ export interface OpenParts {
 export type ImageFiles = Pick<
   OpenParts,
   "nodeName" | "file" | "backing" | "dataFile" | "readOnly" | "options" | "createCodec"
->;
+> & {
+  /** The header is that of this snapshot's view. */
+  readonly snapshot?: SnapshotSelector | undefined;
+  /** The L1 table of the view; absent: the one that the header names. */
+  readonly l1?: L1Table | undefined;
+};
 
 /** How to open an image without a graph. */
 export interface OpenQcow2Options {
@@ -105,16 +113,22 @@ export function openQcow2(given: OpenQcow2Options): Promise<Qcow2Driver> {
 export async function openDriver(parts: OpenParts): Promise<Qcow2Driver> {
   const { file, options, readOnly, nodeName } = parts;
   refuseMissingOptions(options);
-  const header = await readHeader(file);
-  if (!readOnly) refuseWriting(header, nodeName);
+  const snapshot = snapshotOptionOf(options);
+  const stored = await readHeader(file);
+  if (!readOnly) refuseWriting(stored, nodeName);
+  const view =
+    snapshot === undefined ? undefined : await viewSnapshot(file, stored, snapshot, readOnly);
+  const header = view?.header ?? stored;
   const dataFile = await dataFileOf(header, parts);
   const backing = parts.backing ?? (await openBackingOf(header, parts.openBacking));
-  return new Qcow2Driver(await openImage(header, { ...parts, dataFile, backing }));
+  return new Qcow2Driver(
+    await openImage(header, { ...parts, dataFile, backing, snapshot, l1: view?.l1 }),
+  );
 }
 
 /** Opens an image whose header was read, and whose other files are open. */
 export async function openImage(header: Qcow2Header, parts: ImageFiles): Promise<Qcow2Image> {
-  const { file, options, readOnly, nodeName } = parts;
+  const { file, options, readOnly, nodeName, snapshot, l1 } = parts;
   const geometry = geometryOf(header);
   const cacheSizes = planCaches(geometry, cacheOptionsOf(options));
   const makeCodec = codecMakerOf(options, header, parts.createCodec);
@@ -127,6 +141,8 @@ export async function openImage(header: Qcow2Header, parts: ImageFiles): Promise
     readOnly,
     header,
     ...tables,
+    ...(l1 === undefined ? {} : { l1 }),
+    snapshot,
     cacheSizes,
     overlapLevel: overlapLevelOf(options),
     discardPolicy: discardPolicyOf(options),

@@ -1,7 +1,7 @@
 /**
  * A number for each host cluster: the references that were found, or the refcounts that are stored.
  *
- * Above: references.ts, stored-refcounts.ts, compare.ts. Below: nothing.
+ * Above: references.ts, stored-refcounts.ts, compare.ts, snapshot/references.ts. Below: nothing.
  *
  * 1. Memory is taken in chunks, and only where a number is not zero: a sparse file of many
  *    terabytes costs what it holds.
@@ -27,12 +27,20 @@ export class Counters {
   /** No counter goes above this. */
   readonly max: number;
   readonly #bits: number;
+  readonly #op: string;
   readonly #chunks: (CounterChunk | undefined)[] = [];
   #bytes = 0;
 
-  constructor(geometry: Pick<Geometry, "refcountBits" | "maxRefcount">) {
+  /** @param op - what counts, for the message when memory does not do */
+  constructor(geometry: Pick<Geometry, "refcountBits" | "maxRefcount">, op = "check") {
+    this.#op = op;
     this.#bits = geometry.refcountBits;
     this.max = geometry.maxRefcount;
+  }
+
+  /** One past the highest chunk that was taken. */
+  get chunkCount(): number {
+    return this.#chunks.length;
   }
 
   /** The number of a cluster. Requires: `0 <= cluster <= MAX_CLUSTERS`. */
@@ -85,7 +93,10 @@ export class Counters {
     const chunk = this.#newChunk();
     this.#bytes += chunk.byteLength;
     if (this.#bytes > MAX_COUNTER_BYTES) {
-      throw new BlockError("ENOMEM", `check: more than ${MAX_COUNTER_BYTES} bytes of refcounts`);
+      throw new BlockError(
+        "ENOMEM",
+        `${this.#op}: more than ${MAX_COUNTER_BYTES} bytes of refcounts`,
+      );
     }
     this.#chunks[index] = chunk;
     return chunk;

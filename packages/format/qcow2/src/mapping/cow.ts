@@ -90,7 +90,7 @@ function spansOf(chunk: WriteChunk): CowSpans {
 
 /** Whether a span of one cluster is known to read as zeroes without reading it. */
 function readsAsZero(image: Qcow2Image, start: GuestOffset, lengthBytes: number): boolean {
-  const onDisk = Math.min(lengthBytes, image.geometry.virtualSize - start);
+  const onDisk = Math.min(lengthBytes, image.contentEnd(start) - start);
   if (onDisk <= 0) return true;
   const mapping = new Mapping();
   if (!lookup(image, start, onDisk, mapping) || mapping.lengthBytes < onDisk) return false;
@@ -142,7 +142,7 @@ async function readSpans(
 }
 
 async function readOld(image: Qcow2Image, start: GuestOffset, target: Uint8Array): Promise<void> {
-  const onDisk = Math.max(0, Math.min(target.length, image.geometry.virtualSize - start));
+  const onDisk = Math.max(0, Math.min(target.length, image.contentEnd(start) - start));
   if (onDisk <= 0) return;
   await image.event("cow_read");
   await readGuest(image, start, IoVector.of(target.subarray(0, onDisk)));

@@ -92,7 +92,7 @@ function readBacking(
   options?: RequestOptions,
 ): MaybePromise<void> {
   const { backing } = image;
-  if (backing === undefined) return target.fill(0);
+  if (backing === undefined || offset >= image.geometry.virtualSize) return target.fill(0);
   if (image.file.debugEvent !== undefined) {
     return andThen(image.event("read_backing_aio"), () =>
       readBackingNow(backing, offset, target, options),

@@ -1,11 +1,11 @@
 /**
  * Changing the length of the disk: growing it.
  *
- * Above: driver.ts, with the node drained. Below: L1 table, allocator, zero.ts.
+ * Above: driver.ts, with the node drained. Below: grow-l1.ts, zero.ts, snapshot/vm-state.ts.
  *
- * Order on disk [C6]: a longer L1 table and its refcounts, sync, header, sync; then the zeroes that keep a
- * longer backing file from showing, sync; then the size field. An external data file is longer before all this. The old table's clusters are free afterwards.
- * Should the header's fate be unknown, the node fails.
+ * Order on disk [C6]: VM state is dropped where the disk is about to be; a longer L1 table; then the zeroes that keep
+ * a longer backing file from showing, sync; then the size field. An external
+ * data file is longer before all this.
  *
  * Source: the qcow2 specification, "Header".
  */
@@ -18,20 +18,13 @@ import {
   viewOf,
   writeU64,
 } from "@blocklayer/bytes";
-import { ENTRY_BYTES, geometryOf, MAX_L1_BYTES } from "../geometry.js";
+import { geometryOf } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
-import { allocateClusters } from "../refcount/allocate.js";
-import { lowerAfterFailure, lowerReplaced } from "../refcount/free.js";
-import { OVERLAP } from "../refcount/overlap.js";
-import { headerWaitsForTable, sizeWaitsForZeroes } from "../writeback/order.js";
+import { dropVmState } from "../snapshot/vm-state.js";
+import { sizeWaitsForZeroes } from "../writeback/order.js";
 import { nameClusters } from "./external-data.js";
-import { L1Table } from "./l1-table.js";
+import { growL1, HEADER_SIZE_POSITION, writeHeaderField } from "./grow-l1.js";
 import { zeroGuest } from "./zero.js";
-
-/** Where `size` lies in the header. */
-const HEADER_SIZE_POSITION = 24;
-/** Where `l1_size` and `l1_table_offset` lie, side by side. */
-const HEADER_L1_POSITION = 36;
 
 /** Sets the length of the disk. Requires: no request is in flight; writes are prepared. */
 export async function truncateGuest(
@@ -57,8 +50,11 @@ export async function truncateGuest(
     throw new UnsupportedError(message, details);
   }
   await withLock(image, () => image.bitmaps.beforeResize());
+  const needed = geometryOf({ ...image.header, virtualSize: lengthBytes }).l1Size;
+  // Otherwise the disk's new part would show it.
+  if (needed > image.geometry.l1Size) await withLock(image, () => dropVmState(image));
   await image.externalData?.resize(lengthBytes);
-  await withLock(image, () => growL1(image, lengthBytes));
+  await withLock(image, () => growL1(image, needed));
   // In memory first: the zeroes lie past the old end. The file shows the new part only when it is zero [C1].
   image.changeHeader({ virtualSize: lengthBytes });
   try {
@@ -85,64 +81,5 @@ async function withLock(image: Qcow2Image, work: () => Promise<void>): Promise<v
     await work();
   } finally {
     lease.release();
-  }
-}
-
-async function growL1(image: Qcow2Image, virtualSize: number): Promise<void> {
-  const needed = geometryOf({ ...image.header, virtualSize }).l1Size;
-  const old = image.l1;
-  if (needed <= old.entryCount) return;
-  const { clusterSize } = image.geometry;
-  const bytes = needed * ENTRY_BYTES;
-  if (bytes > MAX_L1_BYTES) {
-    throw new BlockError("EFBIG", `${image.nodeName}: the L1 table would be longer than 32 MiB`, {
-      op: "truncate",
-      length: virtualSize,
-    });
-  }
-  const clusters = Math.ceil(bytes / clusterSize);
-  await image.event("l1_grow_alloc_table");
-  const offset = await allocateClusters(image, clusters);
-  const halves = new Uint32Array(2 * needed);
-  halves.set(old.halves);
-  const table = new L1Table(offset, halves);
-  const body = new Uint8Array(alignUp(bytes, 512));
-  body.set(table.encode());
-  try {
-    await image.event("l1_grow_write_table");
-    await image.writeTable(offset, body, 0);
-    await headerWaitsForTable(image);
-  } catch (error) {
-    await lowerAfterFailure(image, offset, clusters * clusterSize);
-    throw error;
-  }
-  const field = new Uint8Array(12);
-  viewOf(field).setUint32(0, needed);
-  writeU64(viewOf(field), 4, offset);
-  await image.event("l1_grow_activate_table");
-  await writeHeaderField(image, HEADER_L1_POSITION, field);
-  image.changeHeader({ l1Size: needed, l1TableOffset: offset });
-  image.l1 = table;
-  image.overlap.remove(OVERLAP.activeL1, old.hostOffset);
-  image.overlap.add(OVERLAP.activeL1, offset, bytes);
-  if (old.entryCount === 0) return;
-  await lowerReplaced(image, {
-    hostOffset: old.hostOffset,
-    lengthBytes: old.entryCount * ENTRY_BYTES,
-    reason: "other",
-  });
-}
-
-async function writeHeaderField(
-  image: Qcow2Image,
-  position: number,
-  field: Uint8Array,
-): Promise<void> {
-  try {
-    await image.writeTable(position, field, OVERLAP.header);
-    await image.sync();
-  } catch (cause) {
-    image.fail(cause);
-    throw cause;
   }
 }

@@ -194,7 +194,8 @@ function alreadyFree(cluster: ClusterIndex, clusterSize: number): DamageError {
   });
 }
 
-function becameFree(image: Qcow2Image, cluster: ClusterIndex, reason: DropReason): void {
+/** What a refcount of 0 means to the rest of the image. Requires: no table of the cluster is pinned. */
+export function becameFree(image: Qcow2Image, cluster: ClusterIndex, reason: DropReason): void {
   const { clusterSize } = image.geometry;
   const { allocator } = image;
   const at = cluster * clusterSize;

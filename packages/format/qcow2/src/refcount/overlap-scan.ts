@@ -1,28 +1,19 @@
 /**
  * Fills the overlap index from what an image holds.
  *
- * Above: writeback/prepare.ts, before the first write. Below: L1 table, refcount table, snapshot table.
+ * Above: writeback/prepare.ts, before the first write; snapshot/change.ts, after each. Below: L1 table, refcount table, snapshot table.
  *
  * Everything is bounded by the limits that the header was checked against. Snapshot entries that break
  * a rule end the scan of snapshots: a check reports them, and what was found before counts.
  *
  * Source: the qcow2 specification, "Snapshots".
  */
-import { alignUp, joinU64, viewOf } from "@blocklayer/bytes";
-import { ENTRY_BYTES, type HostOffset, MAX_L1_BYTES, SNAPSHOT_HEADER_BYTES } from "../geometry.js";
+import { ENTRY_BYTES, MAX_L1_BYTES } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { L1Table } from "../mapping/l1-table.js";
 import { readTable } from "../read-tables.js";
+import { readSnapshotTable } from "../snapshot/table.js";
 import { OVERLAP } from "./overlap.js";
-
-/** The longest snapshot entry that is believed: QEMU's own limit is 1 KiB of extra data and names. */
-const MAX_SNAPSHOT_ENTRY_BYTES = 2 ** 18;
-
-/** Where a snapshot's L1 table lies. */
-interface SnapshotL1 {
-  readonly offset: HostOffset;
-  readonly entryCount: number;
-}
 
 /** Enters every structure that the level asks for. Holds: the image lock. */
 export async function scanMetadata(image: Qcow2Image): Promise<void> {
@@ -40,7 +31,7 @@ export async function scanMetadata(image: Qcow2Image): Promise<void> {
     }
   }
   if (image.header.snapshotCount === 0 || !overlap.wants(OVERLAP.snapshotTable)) return;
-  for (const one of await scanSnapshots(image)) await addSnapshot(image, one);
+  await addSnapshots(image);
 }
 
 function addL2Tables(image: Qcow2Image, l1: L1Table, kind: number): void {
@@ -50,28 +41,22 @@ function addL2Tables(image: Qcow2Image, l1: L1Table, kind: number): void {
   }
 }
 
-/** Reads the snapshot table, entry by entry: each says how long it is. */
-async function scanSnapshots(image: Qcow2Image): Promise<SnapshotL1[]> {
-  const { snapshotCount, snapshotsOffset } = image.header;
-  const found: SnapshotL1[] = [];
-  let at = snapshotsOffset;
-  for (let i = 0; i < snapshotCount; i++) {
-    const head = viewOf(await readTable(image.file, at, SNAPSHOT_HEADER_BYTES));
-    const offset = joinU64(head.getUint32(0), head.getUint32(4));
-    const entryCount = head.getUint32(8);
-    const names = head.getUint16(12) + head.getUint16(14);
-    const entryBytes = alignUp(SNAPSHOT_HEADER_BYTES + head.getUint32(36) + names, 8);
-    if (offset < 0 || entryBytes > MAX_SNAPSHOT_ENTRY_BYTES) break;
-    if (entryCount * ENTRY_BYTES <= MAX_L1_BYTES) found.push({ offset, entryCount });
-    at += entryBytes;
+/** The snapshots' tables. Sound ones share no bytes, so that together they are not longer than the file. */
+async function addSnapshots(image: Qcow2Image): Promise<void> {
+  const { header, file, overlap, geometry } = image;
+  const { entries, lengthBytes } = await readSnapshotTable(header, {
+    read: (hostOffset, length) => readTable(file, hostOffset, length),
+    refuse: () => undefined,
+  });
+  overlap.add(OVERLAP.snapshotTable, header.snapshotsOffset, lengthBytes);
+  let budget = file.lengthBytes;
+  for (const { l1TableOffset: offset, l1Size } of entries) {
+    const length = l1Size * ENTRY_BYTES;
+    if (length > MAX_L1_BYTES || offset > geometry.maxHostOffset) continue;
+    overlap.add(OVERLAP.inactiveL1, offset, length);
+    budget -= length;
+    if (!overlap.wants(OVERLAP.inactiveL2) || budget < 0) continue;
+    const bytes = await readTable(file, offset, length);
+    addL2Tables(image, L1Table.decode(offset, bytes), OVERLAP.inactiveL2);
   }
-  image.overlap.add(OVERLAP.snapshotTable, snapshotsOffset, at - snapshotsOffset);
-  return found;
-}
-
-async function addSnapshot(image: Qcow2Image, { offset, entryCount }: SnapshotL1): Promise<void> {
-  image.overlap.add(OVERLAP.inactiveL1, offset, entryCount * ENTRY_BYTES);
-  if (!image.overlap.wants(OVERLAP.inactiveL2)) return;
-  const bytes = await readTable(image.file, offset, entryCount * ENTRY_BYTES);
-  addL2Tables(image, L1Table.decode(offset, bytes), OVERLAP.inactiveL2);
 }

@@ -123,15 +123,27 @@ export class OverlapIndex {
    * @throws DamageError
    */
   check(start: HostOffset, lengthBytes: number, own: number): void {
+    const kinds = this.#foreignKinds(start, lengthBytes, own);
+    if (kinds !== 0) throw overlapError(start, lengthBytes, kinds);
+  }
+
+  /** The name of a structure that lies in a range and is not of the kinds `own`. */
+  structureAt(start: HostOffset, lengthBytes: number, own: number): string | undefined {
+    const kinds = this.#foreignKinds(start, lengthBytes, own);
+    return kinds === 0 ? undefined : nameOf(kinds);
+  }
+
+  #foreignKinds(start: HostOffset, lengthBytes: number, own: number): number {
     const end = start + lengthBytes;
     const interval = this.#foreignInterval(start, end, own);
-    if (interval !== undefined) throw overlapError(start, lengthBytes, interval.kind);
-    if (this.#clusters.size === 0) return;
+    if (interval !== undefined) return interval.kind;
+    if (this.#clusters.size === 0) return 0;
     const last = Math.floor((end - 1) * this.#perCluster);
     for (let cluster = Math.floor(start * this.#perCluster); cluster <= last; cluster++) {
       const foreign = (this.#clusters.get(cluster) ?? 0) & ~own;
-      if (foreign !== 0) throw overlapError(start, lengthBytes, foreign);
+      if (foreign !== 0) return foreign;
     }
+    return 0;
   }
 
   /** An interval that shares a byte with `[start, end)` and is not the writer's own. */
@@ -163,10 +175,13 @@ export class OverlapIndex {
   }
 }
 
+function nameOf(kinds: number): string {
+  return KIND_NAMES.find(([kind]) => (kind & kinds) !== 0)?.[1] ?? "metadata";
+}
+
 function overlapError(start: HostOffset, lengthBytes: number, kinds: number): DamageError {
-  const name = KIND_NAMES.find(([kind]) => (kind & kinds) !== 0)?.[1] ?? "metadata";
   return new DamageError({
-    structure: name,
+    structure: nameOf(kinds),
     hostOffset: start,
     rule: `a write of ${lengthBytes} bytes to ${hex(start)} would overwrite it`,
     op: "write",

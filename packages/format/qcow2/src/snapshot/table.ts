@@ -1,22 +1,26 @@
 /**
- * The snapshot table: its bytes to entries.
+ * The snapshot table: its bytes to entries, and back.
  *
- * Above: check/check.ts, info.ts. Below: whoever reads the file for them.
+ * Above: check/check.ts, info.ts, stored-table.ts. Below: whoever reads the file for them.
  *
  * 1. The table is read up to MAX_TABLE_BYTES, and an entry's extra data up to MAX_EXTRA_BYTES, as in
  *    QEMU: lengths in the image never decide how much memory is taken.
  * 2. What the file does not have reads as zeroes: entries behind its end are there, and empty.
  * 3. An entry that breaks these bounds ends the table, since nobody knows where the next one begins.
  *    The caller's `refuse` hears of it; it is never passed over.
+ * 4. An entry keeps its bytes, so that a table that is written again loses nothing of it: extra data that
+ *    nobody knows, texts that are no UTF-8.
  *
  * Source: the qcow2 specification, "Snapshots".
  */
-import { viewOf } from "@blocklayer/bytes";
+import type { InternalSnapshot } from "@blocklayer/block-api";
+import { alignUp, viewOf, writeU64 } from "@blocklayer/bytes";
 import { MAX_SNAPSHOTS, SNAPSHOT_HEADER_BYTES } from "../geometry.js";
 import { decodeText } from "../header/extensions.js";
 import type { Qcow2Header } from "../header/header.js";
 
-const MAX_TABLE_BYTES: number = 1024 * MAX_SNAPSHOTS;
+/** Longest table. */
+export const MAX_TABLE_BYTES: number = 1024 * MAX_SNAPSHOTS;
 /** Longest extra data of one entry. */
 const MAX_EXTRA_BYTES = 1024;
 /** Extra data of version 3: size of the VM state, size of the disk. */
@@ -25,32 +29,30 @@ const V3_EXTRA_BYTES = 16;
 const ICOUNT_EXTRA_BYTES = 24;
 /** QEMU cuts longer texts off here. */
 const MAX_ID_BYTES = 127;
-const MAX_NAME_BYTES = 255;
+export const MAX_NAME_BYTES = 255;
+const ENTRY_ALIGNMENT = 8;
 /** The table is read in pieces of this size until it ends. */
 const PIECE_BYTES = 65536;
 /** The instruction count of a machine that counts none. */
 const NO_ICOUNT = -1n;
 
 /** One snapshot. */
-export interface SnapshotEntry {
-  readonly id: string;
-  readonly name: string;
+export interface SnapshotEntry extends InternalSnapshot {
   /** Beyond 2^53 - 1 only roughly right; such a table lies outside every file. */
   readonly l1TableOffset: number;
   /** The L1 table begins at a cluster. */
   readonly isAligned: boolean;
   readonly l1Size: number;
   readonly extraBytes: number;
-  /** When it was taken, since 1970. */
-  readonly dateSeconds: number;
-  readonly dateNanoseconds: number;
-  /** How long the guest had run. */
-  readonly vmClockNanoseconds: bigint;
-  /** Bytes of saved machine state, as a signed number like QEMU's. */
-  readonly vmStateBytes: bigint;
-  /** Instructions that the guest had run, for machines that count them; signed, like QEMU's. */
-  readonly icount?: bigint;
+  /** The entry as stored, without padding. */
+  readonly bytes: Uint8Array;
 }
+
+/** What a new entry says. */
+export type NewSnapshotEntry = Omit<
+  SnapshotEntry,
+  "isAligned" | "extraBytes" | "bytes" | "diskBytes"
+> & { readonly diskBytes: number };
 
 /** The table, and how long it is. */
 export interface SnapshotTable {
@@ -91,7 +93,7 @@ export async function readSnapshotTable(
     if (bytes === undefined) break;
     entries.push(decodeEntry(bytes, header.clusterBits));
     lengthBytes = end;
-    at = Math.ceil(end / 8) * 8;
+    at = alignUp(end, ENTRY_ALIGNMENT);
   }
   return { entries, lengthBytes };
 }
@@ -99,6 +101,46 @@ export async function readSnapshotTable(
 /** Whether an entry lacks the extra data that version 3 requires. */
 export function isIncomplete(header: Qcow2Header, entry: SnapshotEntry): boolean {
   return header.version === 3 && entry.extraBytes < V3_EXTRA_BYTES;
+}
+
+/** An entry as QEMU 7.2 writes it: with all the extra data that version 3 knows. */
+export function encodeEntry(entry: NewSnapshotEntry): SnapshotEntry {
+  const id = new TextEncoder().encode(entry.id);
+  const name = new TextEncoder().encode(entry.name);
+  const idAt = SNAPSHOT_HEADER_BYTES + ICOUNT_EXTRA_BYTES;
+  const bytes = new Uint8Array(idAt + id.length + name.length);
+  const view = viewOf(bytes);
+  writeU64(view, 0, entry.l1TableOffset);
+  view.setUint32(8, entry.l1Size);
+  view.setUint16(12, id.length);
+  view.setUint16(14, name.length);
+  view.setUint32(16, entry.dateSeconds);
+  view.setUint32(20, entry.dateNanoseconds);
+  view.setBigUint64(24, entry.vmClockNanoseconds);
+  // The old field has 32 bits: 0 where they do not do, since the new one counts.
+  view.setUint32(32, entry.vmStateBytes < 2n ** 32n ? Number(entry.vmStateBytes) : 0);
+  view.setUint32(36, ICOUNT_EXTRA_BYTES);
+  view.setBigInt64(SNAPSHOT_HEADER_BYTES, entry.vmStateBytes);
+  writeU64(view, SNAPSHOT_HEADER_BYTES + 8, entry.diskBytes);
+  view.setBigInt64(SNAPSHOT_HEADER_BYTES + 16, entry.icount ?? NO_ICOUNT);
+  bytes.set(id, idAt);
+  bytes.set(name, idAt + id.length);
+  return { ...entry, isAligned: true, extraBytes: ICOUNT_EXTRA_BYTES, bytes };
+}
+
+/** The table of these entries, each as it was. The last one is not padded, as in QEMU. */
+export function encodeTable(entries: readonly SnapshotEntry[]): Uint8Array {
+  let lengthBytes = 0;
+  for (const { bytes } of entries) {
+    lengthBytes = alignUp(lengthBytes, ENTRY_ALIGNMENT) + bytes.length;
+  }
+  const table = new Uint8Array(lengthBytes);
+  let at = 0;
+  for (const { bytes } of entries) {
+    table.set(bytes, at);
+    at = alignUp(at + bytes.length, ENTRY_ALIGNMENT);
+  }
+  return table;
 }
 
 /** Requires: the bytes are one whole entry, with the lengths that it names. */
@@ -117,12 +159,20 @@ function decodeEntry(bytes: Uint8Array, clusterBits: number): SnapshotEntry {
     isAligned: view.getUint32(4) % 2 ** clusterBits === 0,
     l1Size: view.getUint32(8),
     extraBytes,
+    bytes,
+    ...(extraBytes < V3_EXTRA_BYTES ? {} : { diskBytes: readDiskBytes(view) }),
     dateSeconds: view.getUint32(16),
     dateNanoseconds: view.getUint32(20),
     vmClockNanoseconds: view.getBigUint64(24),
     vmStateBytes,
     ...(icount === NO_ICOUNT ? {} : { icount }),
   };
+}
+
+/** Bytes of the disk. Beyond 2^53 - 1 only roughly right; whoever uses it compares it with that. */
+function readDiskBytes(view: DataView): number {
+  const at = SNAPSHOT_HEADER_BYTES + 8;
+  return view.getUint32(at) * 2 ** 32 + view.getUint32(at + 4);
 }
 
 /** A view of the table that moves on as it is read. */

@@ -1,0 +1,78 @@
+/**
+ * The COPIED flags of a disk's tables, when what its clusters are shared with changes [C13].
+ *
+ * Above: create, apply, delete. Below: the L2 cache, L1 table.
+ *
+ * 1. A flag is never set over a shared cluster that a snapshot on disk needs: it is cleared before the snapshot is in
+ *    the table, and set after the snapshot is gone from there.
+ * 2. Flags change in the cache; the caller makes them durable. An L1 table in memory changes only after the file has it.
+ *
+ * Locking: the image lock is held throughout.
+ */
+import type { Counters } from "../check/counters.js";
+import { COMPRESSED_HIGH, COPIED_HIGH, ENTRY_BYTES, hostOffsetOf, isCopied } from "../geometry.js";
+import type { Qcow2Image } from "../image.js";
+import { L1Table } from "../mapping/l1-table.js";
+import { OVERLAP } from "../refcount/overlap.js";
+import { getRefcount } from "../refcount/stored.js";
+import { eachL2Table, eachSlice } from "./references.js";
+
+/** Clears the flags in every L2 table that an L1 table names. */
+export async function clearCopiedInL2(image: Qcow2Image, l1: L1Table): Promise<void> {
+  const { l2 } = image;
+  await eachL2Table(image, l1, 0, (tableOffset) =>
+    eachSlice(image, tableOffset, (slice) => {
+      for (let i = 0; i < l2.entriesPerTable; i++) {
+        const high = l2.entryHigh(slice, i);
+        if (!isCopied(high)) continue;
+        l2.setEntry(slice, i, (high & ~COPIED_HIGH) >>> 0, l2.entryLow(slice, i));
+      }
+    }),
+  );
+}
+
+/** The entries of an L1 table without the flags, in a table of at least as many. */
+export function withoutCopied(l1: L1Table, hostOffset: number, entryCount: number): L1Table {
+  const halves = new Uint32Array(2 * entryCount);
+  halves.set(l1.halves);
+  for (let i = 0; i < halves.length; i += 2) {
+    halves[i] = ((halves[i] as number) & ~COPIED_HIGH) >>> 0;
+  }
+  return new L1Table(hostOffset, halves);
+}
+
+/** Sets the flags of the active tables for clusters among `lowered` whose refcount is 1 now. */
+export async function setCopied(image: Qcow2Image, lowered: Counters): Promise<void> {
+  const { l2, l1 } = image;
+  const isOwned = async (high: number, low: number): Promise<boolean> => {
+    if (isCopied(high) || (high & COMPRESSED_HIGH) !== 0) return false;
+    const cluster = Math.floor(hostOffsetOf(high, low) * image.perCluster);
+    return lowered.get(cluster) > 0 && (await getRefcount(image, cluster)) === 1;
+  };
+  await eachL2Table(image, l1, 0, (tableOffset) =>
+    eachSlice(image, tableOffset, async (slice) => {
+      for (let i = 0; i < l2.entriesPerTable; i++) {
+        const high = l2.entryHigh(slice, i);
+        const low = l2.entryLow(slice, i);
+        if (hostOffsetOf(high, low) === 0 || !(await isOwned(high, low))) continue;
+        l2.setEntry(slice, i, (high | COPIED_HIGH) >>> 0, low);
+      }
+    }),
+  );
+  await l2.flush();
+  const halves = l1.halves.slice();
+  for (let i = 0; i < l1.entryCount; i++) {
+    if (l1.l2Offset(i) === 0 || !(await isOwned(l1.high(i), l1.low(i)))) continue;
+    halves[2 * i] = (l1.high(i) | COPIED_HIGH) >>> 0;
+  }
+  await rewriteL1(image, new L1Table(l1.hostOffset, halves));
+}
+
+/** Writes the active L1 table again, where it is, if anything in it changed; not synced. */
+export async function rewriteL1(image: Qcow2Image, changed: L1Table): Promise<void> {
+  const { l1 } = image;
+  const isSame = changed.halves.every((half, i) => half === l1.halves[i]);
+  if (isSame || changed.entryCount * ENTRY_BYTES === 0) return;
+  await image.writeTable(l1.hostOffset, changed.encode(), OVERLAP.activeL1);
+  image.l1 = changed;
+}
