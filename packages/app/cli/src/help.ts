@@ -19,12 +19,13 @@ Commands:
   convert [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C]
           [-c [--compression-level=level]] [-p] [-q] [-n] [-f fmt]
           [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]] [-o options]
-          [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage]
+          [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage]
           filename [filename2 [...]] output_filename
   create [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]
   info [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename
   io [--image-opts] [-c command]... [-f fmt] [-r] [-s] [-n] [-t cache] [-d discard] [-U] [filename]
   map [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename
+  snapshot [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename
 
 Parameters:
   filename      a path, file:path, or json:{...} with the options of a block node
@@ -35,10 +36,16 @@ Parameters:
   options       name=value, separated by commas; a comma in a value is written twice.
                 -o help lists what a format takes
   ofmt          human or json
+  snapshot      the name of an internal snapshot; for -a also its id
+  snapshot_param
+                an id or name, or snapshot.id=ID,snapshot.name=NAME
 
+  -a            snapshot: make the disk what it was then
   -b, -B        the image that shows through where the new one has nothing
-  -c            compress (qcow2)
+  -c            compress (qcow2); snapshot: make one
   -C            try to copy without reading; falls back to reading
+  -d            snapshot: delete the first one of that name
+  -l            convert: the disk as it was in a snapshot; snapshot: list them
   -m            how many requests to keep in flight, 1 to 16 (default 8)
   -n            do not create the target: it exists
   -p            show progress

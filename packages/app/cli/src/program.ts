@@ -18,19 +18,11 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   info: async () => (await import("./commands/info.js")).info,
   io: async () => (await import("./commands/io.js")).io,
   map: async () => (await import("./commands/map.js")).map,
+  snapshot: async () => (await import("./commands/snapshot.js")).snapshot,
 };
 
 /** qemu-img's words that this version does not know: said so, rather than "not found". */
-const LATER = [
-  "amend",
-  "bench",
-  "commit",
-  "dd",
-  "measure",
-  "rebase",
-  "resize",
-  "snapshot",
-] as const;
+const LATER = ["amend", "bench", "commit", "dd", "measure", "rebase", "resize"] as const;
 
 /**
  * Runs one command line.

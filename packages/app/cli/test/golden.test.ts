@@ -13,6 +13,7 @@ import { CONVERT_CASES } from "./support/golden-convert.js";
 import { CREATE_CASES } from "./support/golden-create.js";
 import { INFO_CASES } from "./support/golden-info.js";
 import { MAP_CASES } from "./support/golden-map.js";
+import { SNAPSHOT_CASES } from "./support/golden-snapshot.js";
 import { USAGE_CASES } from "./support/golden-usage.js";
 import { hasQemu, must, tool } from "./support/qemu.js";
 
@@ -25,6 +26,7 @@ const TABLES = {
   map: MAP_CASES,
   compare: COMPARE_CASES,
   convert: CONVERT_CASES,
+  snapshot: SNAPSHOT_CASES,
 };
 
 describe.runIf(hasQemu)("blk must answer as qemu-img does", () => {
@@ -52,9 +54,9 @@ describe.runIf(hasQemu)("blk must answer as qemu-img does", () => {
   const all = Object.values(TABLES).flat();
   test.each(all.map((one) => [one.words.join(" "), one] as const))("%s", async (_, one) => {
     process.chdir(theirs);
-    const answer = normal(tool("qemu-img", one.words));
+    const answer = normal(tool("qemu-img", one.words), one.hidesDates);
     process.chdir(ours);
-    const got = normal(await blk(one.words));
+    const got = normal(await blk(one.words), one.hidesDates);
     expect(got).toEqual(expected(answer, got, one.differs));
     if (one.differs !== undefined) expect(got, "nothing differs: take it out").not.toEqual(answer);
     if (one.makes === undefined) return;
@@ -85,7 +87,10 @@ interface Answer extends Transcript {
   readonly json: unknown;
 }
 
-function normal({ status, stdout, stderr }: Transcript): Answer {
+const DATE = /\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g;
+
+function normal({ status, stdout: printed, stderr }: Transcript, hidesDates = false): Answer {
+  const stdout = hidesDates ? printed.replaceAll(DATE, "<when>") : printed;
   let message = stderr.replaceAll("qemu-img", "blk");
   for (const { theirs, becomes } of EVERYWHERE) message = message.replaceAll(theirs, becomes);
   const json = /^\s*[[{]/.test(stdout) ? JSON.parse(stdout) : undefined;

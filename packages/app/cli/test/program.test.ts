@@ -203,7 +203,7 @@ test("check must end with 2 for errors and 63 for a format without checks", asyn
 });
 
 test("what this version does not do must be refused by name", async () => {
-  for (const words of ["snapshot -l a", "rebase a", "check -r all a"]) {
+  for (const words of ["rebase a", "check -r all a"]) {
     const { status, stderr } = await blk(words.split(" "));
     expect([words, status, stderr]).toEqual([
       words,

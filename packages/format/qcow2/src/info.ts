@@ -7,7 +7,7 @@
  * itself opens and reads all the same.
  */
 import type { BlockChild, FormatInfo } from "@blocklayer/block-api";
-import { CorruptImageError, type MaybePromise } from "@blocklayer/bytes";
+import type { MaybePromise } from "@blocklayer/bytes";
 import {
   COMPATIBLE,
   COMPRESSION_TYPE,
@@ -21,7 +21,6 @@ import { BITMAP_FLAG, type BitmapEntry } from "./bitmap/directory.js";
 import { geometryOf } from "./geometry.js";
 import { type BitmapsExtension, bitmapsExtensionIn } from "./header/extensions.js";
 import { bitmapsAreConsistent } from "./header/features.js";
-import { readTable } from "./read-tables.js";
 import { loadSnapshotTable } from "./snapshot/stored-table.js";
 import type { SnapshotEntry } from "./snapshot/table.js";
 

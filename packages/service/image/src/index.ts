@@ -35,4 +35,12 @@ export { parseFilename } from "./open/filename.js";
 export { fileOpenGate, type FileOpenGateOptions } from "./open/open-gate.js";
 export { imageNodeOptions, openImage } from "./open/open-image.js";
 export { parseOptionString } from "./open/option-string.js";
+export {
+  applySnapshot,
+  createSnapshot,
+  type CreateSnapshotOptions,
+  deleteSnapshot,
+  listSnapshots,
+} from "./snapshot/change-snapshots.js";
+export { parseSnapshotParam } from "./snapshot/snapshot-param.js";
 export type { DriverChoice, ImageSource, OpenImageOptions } from "./open/types.js";

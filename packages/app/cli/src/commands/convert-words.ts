@@ -1,8 +1,9 @@
 /** The words of `blk convert`, checked against each other before anything is opened. */
 import { SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
-import { type OpenImageOptions, parseOptionString } from "@blocklayer/image";
+import { type OpenImageOptions, parseOptionString, parseSnapshotParam } from "@blocklayer/image";
 import { compressionLevels } from "@blocklayer/qcow2";
 import { boundedNumber, COMMON_OPTIONS, parseWords, UsageError } from "../command-line.js";
+import { describeError } from "../describe-error.js";
 import { cacheMode, openOptions } from "../open-options.js";
 import { sizeWord } from "../size-word.js";
 import type { Terminal } from "../terminal.js";
@@ -86,7 +87,7 @@ export function readConvertWords(
     sources: positionals.slice(0, -1),
     target,
     targetFormat,
-    open: openOptions(values, terminal),
+    open: { ...openOptions(values, terminal), ...snapshotOf(values, positionals.length - 1) },
     targetCache: cacheMode(values["target-cache"] ?? "unsafe", "cache"),
     targetImageOpts: values["target-image-opts"] === true,
     targetIsZero: values["target-is-zero"] === true,
@@ -108,13 +109,21 @@ export function readConvertWords(
   };
 }
 
+function snapshotOf(values: Values, sourceCount: number): Pick<OpenImageOptions, "snapshot"> {
+  const param = values["snapshot-param"];
+  if (param === undefined) return {};
+  if (sourceCount > 1) throw new UsageError("No support for concatenating multiple snapshot");
+  try {
+    return { snapshot: parseSnapshotParam(param) };
+  } catch (error) {
+    throw new UsageError(`Failed in parsing snapshot param '${param}': ${describeError(error)}`);
+  }
+}
+
 function refuseContradictions(values: Values): void {
   const noCreate = values["no-create"] === true;
   if (values["skip-broken-bitmaps"] === true && values.bitmaps !== true) {
     throw new UsageError("Use of --skip-broken-bitmaps requires --bitmaps");
-  }
-  if (values["snapshot-param"] !== undefined) {
-    throw new UsageError("Reading a snapshot (-l) is not supported by this version");
   }
   if (values["copy-range"] === true && values["sparse-size"] !== undefined) {
     throw new UsageError("Cannot enable copy offloading when -S is used");

@@ -120,7 +120,33 @@ export const NO_COMPRESSION: Difference = {
   stderr: /convert: format 'qcow2' has no compression/,
 };
 
-export const SNAPSHOTS: Difference = {
-  why: "this version opens images with snapshots, and does not list them",
-  stdout: /snap\.qcow2/,
+export const FORCE_SHARE: Difference = {
+  why: "blk's own words",
+  stderr: /^blk: Could not open 'shots\.qcow2': force-share is for read-only images only\n$/,
+};
+export const NO_WARNING: Difference = {
+  why: "blk does not warn of a raw image that it does not write to",
+  stderr: /^blk: Could not (create|apply|delete) snapshot 'x': [^\n]+\n$/,
+};
+export const NO_SNAPSHOTS: Difference = {
+  why: "the message names the format",
+  stderr: /^blk: Failed to load snapshot: format 'raw' cannot show an internal snapshot\n$/,
+};
+export const NO_DATA_FILE: Difference = {
+  why: "the message tells what cannot be, whatever was asked for",
+  stderr: /an image with an external data file can have no internal snapshots\n$/,
+};
+export const NO_OBJECT: Difference = {
+  why: "not in this version, and refused by name",
+  status: 1,
+  stderr: /--object is not supported/,
+  stdout: /^$/,
+};
+export const PARAM: Difference = {
+  why: "a message of blk is one line",
+  stderr: /^blk: Failed in parsing snapshot param '.+': Invalid parameter 'snapshot\.frob'\n$/,
+};
+export const NO_REFCOUNT: Difference = {
+  why: "the message tells what is full, and nothing was changed",
+  stderr: /^blk: Could not create snapshot 'x': the refcount of .* refcount_bits=1 holds/,
 };

@@ -121,6 +121,17 @@ export function makeFixtures(): void {
   must("qemu-img", "create", "-q", "-f", "qcow2", "stale.qcow2", "1M");
   must("qemu-img", "bitmap", "--add", "stale.qcow2", "gone");
   must("qemu-img", "bitmap", "--add", "stale.qcow2", "good");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "noted.qcow2", "1M");
+  must("qemu-img", "bitmap", "--add", "noted.qcow2", "one");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "shots.qcow2", "1M");
+  must("qemu-io", "-c", "write -P 1 0 192k", "shots.qcow2");
+  must("qemu-img", "snapshot", "-c", "2", "shots.qcow2");
+  must("qemu-io", "-c", "write -P 2 64k 192k", "shots.qcow2");
+  must("qemu-img", "snapshot", "-c", "first", "shots.qcow2");
+  must("qemu-img", "snapshot", "-c", "small", "shots.qcow2");
+  must("qemu-io", "-c", "write -P 3 128k 64k", "shots.qcow2");
+  must("qemu-img", "create", "-q", "-f", "qcow2", "-o", "refcount_bits=1", "narrow.qcow2", "1M");
+  must("qemu-io", "-c", "write -P 1 0 64k", "narrow.qcow2");
   must("qemu-img", "create", "-q", "-f", "raw", "small.raw", "1M");
   writeFileSync("text.txt", "no image\n");
   writeFileSync("nothing.raw", "");

@@ -18,6 +18,8 @@ export interface GoldenCase {
   /** The file that the command makes; both programs' must hold the same: every byte, or the same disk. */
   readonly makes?: string;
   readonly alike?: "bytes" | "disk";
+  /** Dates in the output need not be the same. */
+  readonly hidesDates?: boolean;
 }
 
 /** `line("info -f qcow2 a")`: words that hold no blanks. */

@@ -64,7 +64,6 @@ export const CONVERT_CASES: readonly GoldenCase[] = [
   line("convert -O qcow2 -B gone.qcow2 -F qcow2 data.qcow2 x.qcow2", { differs: MAKING }),
   line("convert -O raw -B data.qcow2 -F qcow2 data.qcow2 x.raw", { differs: MAKING }),
   line("convert -c -S 4k -O qcow2 gone x.qcow2"),
-  line("convert -l first -O raw snap.qcow2 x.raw", { differs: LATER }),
   line("convert -O qcow2 -o help", { differs: HELP }),
   line("convert -O qcow2 -o help data.qcow2 x.qcow2", { differs: HELP }),
   line("convert --object secret,id=a,data=b -O raw data.qcow2 x.raw", { differs: LATER }),

@@ -8,7 +8,7 @@
  *    them goes on top when they name a byte store, and must agree with them otherwise.
  * 3. Closing the backend closes all that was opened for it.
  */
-import { BlockError } from "@blocklayer/bytes";
+import { BlockError, UnsupportedError } from "@blocklayer/bytes";
 import {
   type BlockBackend,
   BlockGraph,
@@ -40,7 +40,7 @@ export async function openImage(
   if (leaf.forceShare && !readOnly) {
     throw new BlockError("EINVAL", "force-share is for read-only images only");
   }
-  const node = await imageNodeOptions(source, options);
+  const node = withSnapshot(await imageNodeOptions(source, options), options);
   const openGate =
     options.openGate ??
     fileOpenGate({ drivers: options.drivers, cache, forceShare: leaf.forceShare });
@@ -77,6 +77,26 @@ export async function imageNodeOptions(
   if (options.format !== undefined) return { ...rest, ...extra, driver: options.format, file };
   const found = await probed(source, file, options);
   return { ...rest, ...guardOf(found, drivers), ...extra, driver: found.format, file };
+}
+
+/** @throws UnsupportedError when the format cannot show a snapshot */
+function withSnapshot(
+  node: NodeOptions,
+  { snapshot, drivers }: Pick<OpenImageOptions, "snapshot" | "drivers">,
+): NodeOptions {
+  if (snapshot === undefined) return node;
+  const driver = drivers.find(({ name }) => name === node.driver);
+  if (driver !== undefined && !Object.hasOwn(driver.openOptions, "snapshot.id")) {
+    const message = `format '${driver.name}' cannot show an internal snapshot`;
+    throw new UnsupportedError(message, { op: "load snapshot" });
+  }
+  if (typeof snapshot === "string") return { ...node, snapshot };
+  const { id, name } = snapshot;
+  return {
+    ...node,
+    ...(id === undefined ? {} : { "snapshot.id": id }),
+    ...(name === undefined ? {} : { "snapshot.name": name }),
+  };
 }
 
 /** The cache mode of open options. */

@@ -1,5 +1,5 @@
 /** What the services of this package take when they open an image. */
-import type { DriverDefinition } from "@blocklayer/block-api";
+import type { DriverDefinition, SnapshotSelector } from "@blocklayer/block-api";
 import type { NodeOptions, OpenGate } from "@blocklayer/block-graph";
 import type { CacheMode, CacheModeName } from "./cache-mode.js";
 
@@ -35,6 +35,8 @@ export interface OpenImageOptions extends DriverChoice {
    * a guest that wants to be taken for another format.
    */
   readonly onProbedRaw?: (filename: string) => void;
+  /** Show this internal snapshot instead of the disk. Read-only images only. */
+  readonly snapshot?: SnapshotSelector;
   /** More options for the format's node: `{ "lazy-refcounts": true }`. */
   readonly nodeOptions?: Readonly<Record<string, unknown>>;
   /** The image was named by `--image-opts`: a string is `driver=qcow2,file.filename=x`. */
