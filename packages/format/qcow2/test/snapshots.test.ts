@@ -1,10 +1,16 @@
 import { createHash } from "node:crypto";
-import { directChild, type SnapshotSelector } from "@blocklayer/block-api";
+import { directChild, parseOptions, type SnapshotSelector } from "@blocklayer/block-api";
 import { IoVector, viewOf } from "@blocklayer/bytes";
 import { type MemoryDriver, openMemory } from "@blocklayer/memory";
 import { SimDisk } from "@blocklayer/sim";
 import { describe, expect, test } from "vitest";
-import { openQcow2, type Qcow2Driver, readHeader } from "../src/index.js";
+import {
+  createOptions,
+  createQcow2,
+  openQcow2,
+  type Qcow2Driver,
+  readHeader,
+} from "../src/index.js";
 import { createInMemory } from "./support/images.js";
 import { contentOf, DATE, filled, findingsIn, snapshotContent } from "./support/snapshots.js";
 import { keepCodecWarm } from "./support/warm-codec.js";
@@ -454,6 +460,60 @@ describe("the view of a snapshot", () => {
 });
 
 describe("snapshots and the rest of the driver", () => {
+  test("must refuse to apply one where dirty bitmaps would not tell, and keep both otherwise", async () => {
+    const memory = await make();
+    await work(memory, async (disk) => {
+      await disk.snapshots.create({ name: "a", ...DATE });
+      await disk.bitmaps.add("b");
+      await disk.writev(0, filled(4096, 1));
+      await expect(disk.snapshots.apply("a")).rejects.toMatchObject({ code: "EBUSY" });
+      await disk.snapshots.create({ name: "c", ...DATE });
+      await disk.snapshots.delete("a");
+    });
+    await work(memory, async (disk) => {
+      expect(await names(disk)).toEqual(["2:c"]);
+      expect((await disk.bitmaps.list()).map(({ name }) => name)).toEqual(["b"]);
+      const view = await openQcow2({
+        file: directChild(memory),
+        readOnly: true,
+        options: { snapshot: "c" },
+      });
+      expect((await view.formatInfo()).data).not.toHaveProperty("bitmaps");
+      await view.close();
+      await disk.bitmaps.remove("b");
+      await disk.snapshots.apply("c");
+    });
+  });
+
+  test("must be refused where guest data lies in a data file, which counts nothing", async () => {
+    const file = directChild(openMemory());
+    const dataFile = directChild(openMemory());
+    const options = parseOptions(createOptions, { size: SIZE, data_file: "x" }, "qcow2");
+    await createQcow2({ file, dataFile, options });
+    const disk = await openQcow2({ file, dataFile });
+    await disk.writev(0, filled(4096, 1));
+    for (const change of [
+      () => disk.snapshots.create({ name: "a", ...DATE }),
+      () => disk.snapshots.apply("a"),
+      () => disk.snapshots.delete("a"),
+      () => disk.snapshots.writeVmState(0, filled(512, 1)),
+    ]) {
+      await expect(change()).rejects.toMatchObject({ code: "ENOTSUP" });
+    }
+    expect(await disk.snapshots.list()).toEqual([]);
+    await disk.close();
+  });
+
+  test("must refuse a file of more clusters than can be counted", async () => {
+    const memory = await make({ cluster_size: 512 });
+    const file = { ...directChild(memory), nodeName: "long" };
+    Object.defineProperty(file, "lengthBytes", { get: () => 2 ** 41 });
+    const disk = await openQcow2({ file });
+    const made = disk.snapshots.create({ name: "a", ...DATE });
+    await expect(made).rejects.toMatchObject({ code: "EFBIG" });
+    await disk.close();
+  });
+
   test("must pass the overlap check in full, whatever the tables become", async () => {
     const memory = await make({ cluster_size: 512 });
     await work(

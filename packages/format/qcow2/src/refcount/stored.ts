@@ -19,6 +19,15 @@ export async function getRefcountBlock(
   return offset === 0 ? undefined : image.refcounts.get(offset);
 }
 
+/** How often a host cluster is referenced, if that is known without reading. */
+export function peekRefcount(image: Qcow2Image, cluster: ClusterIndex): number | undefined {
+  const { refcountBlockEntries } = image.geometry;
+  const offset = image.refcountTable.blockOffset(Math.floor(cluster / refcountBlockEntries));
+  if (offset === 0) return 0;
+  const block = image.refcounts.peek(offset);
+  return block && image.refcounts.getRefcount(block, cluster % refcountBlockEntries);
+}
+
 /** How often a host cluster is referenced. */
 export async function getRefcount(image: Qcow2Image, cluster: ClusterIndex): Promise<number> {
   const block = await getRefcountBlock(image, cluster);

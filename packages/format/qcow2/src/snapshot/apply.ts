@@ -15,7 +15,13 @@
  * All that the disk names afterwards is shared with the snapshot: no COPIED flag is to be set [C13].
  */
 import type { SnapshotSelector } from "@blocklayer/block-api";
-import { BlockError, SECTOR_SIZE_BYTES, UnsupportedError, viewOf, writeU64 } from "@blocklayer/bytes";
+import {
+  BlockError,
+  SECTOR_SIZE_BYTES,
+  UnsupportedError,
+  viewOf,
+  writeU64,
+} from "@blocklayer/bytes";
 import { ENTRY_BYTES } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import type { L1Table } from "../mapping/l1-table.js";
@@ -69,7 +75,8 @@ export async function applySnapshot(
 /** As QEMU: a bitmap would have to tell what changes now. */
 function refuseBitmaps(image: Qcow2Image): void {
   if (!image.bitmaps.any) return;
-  const message = "the image has dirty bitmaps, which would not tell what changes: remove them first";
+  const message =
+    "the image has dirty bitmaps, which would not tell what changes: remove them first";
   throw new BlockError("EBUSY", message, { op: OP, node: image.nodeName });
 }
 
