@@ -386,6 +386,22 @@ describe("snapshots, the disk's VM state", () => {
     });
   });
 
+  test("must be copied, not changed, where a snapshot shares it", async () => {
+    const memory = await make();
+    await work(memory, async (disk) => {
+      await disk.snapshots.writeVmState(0, filled(8192, 7));
+      await disk.snapshots.create({ name: "shared", ...DATE });
+      await disk.snapshots.writeVmState(1000, filled(10, 8));
+      const state = new Uint8Array(8192);
+      const expected = new Uint8Array(8192).fill(7).fill(8, 1000, 1010);
+      await disk.snapshots.readVmState(0, IoVector.of(state));
+      expect(Buffer.compare(state, expected)).toBe(0);
+      await disk.snapshots.apply("shared");
+      await disk.snapshots.readVmState(0, IoVector.of(state));
+      expect(Buffer.compare(state, new Uint8Array(8192).fill(7))).toBe(0);
+    });
+  });
+
   test("must be dropped before the disk grows over it", async () => {
     const memory = await make();
     await work(memory, async (disk) => {
@@ -411,6 +427,9 @@ describe("snapshots, the disk's VM state", () => {
     const state = new Uint8Array(200);
     await disk.snapshots.readVmState(0, IoVector.of(state));
     expect([...new Set(state)]).toEqual([0, 7]);
+    // Also where nothing was written, in what the L1 table maps.
+    await disk.snapshots.readVmState(65_536, IoVector.of(state));
+    expect([...new Set(state)]).toEqual([0]);
     await disk.close();
   });
 
@@ -578,8 +597,10 @@ describe("snapshots when the file fails", () => {
             failed &&
             !/but what follows failed/.test(failure.message)
           ) {
-            // Undone: the same change again does it.
+            // Undone, all of it: the same change again does it.
             expect(await stateOf(disk)).toEqual(old);
+            await disk.flushToOs();
+            expect(await findingsIn(file.bytes.slice())).toEqual([]);
             await change(disk);
           }
           await disk.close().catch(() => undefined);

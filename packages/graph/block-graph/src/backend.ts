@@ -25,6 +25,7 @@ import {
   type WriteZeroesOptions,
 } from "@blocklayer/block-api";
 import { inactiveError } from "./activation.js";
+import type { ChangeRights } from "./at-rest.js";
 import { updatePermissions } from "./attach.js";
 import { BackendBitmaps } from "./bitmaps.js";
 import { type LayeredStatus, refuseForeignBase, statusAbove } from "./block-status.js";
@@ -57,6 +58,12 @@ export class BlockBackend implements AsyncDisposable {
   readonly #writethrough: boolean;
   /** One `truncate` at a time has the permission for it. */
   readonly #resizing: CoMutex = new CoMutex("truncate");
+  readonly #rights: ChangeRights = {
+    refuseClosed: (op) => this.#refuseClosed(op),
+    refuseReadOnly: (op) => {
+      if (this.readOnly) throw this.#changeError(op);
+    },
+  };
   #bitmaps: BackendBitmaps | undefined = undefined;
   #snapshots: BackendSnapshots | undefined = undefined;
   #closing: Promise<void> | undefined = undefined;
@@ -188,10 +195,7 @@ export class BlockBackend implements AsyncDisposable {
     const { snapshots } = this.root.driver;
     if (snapshots === undefined) return undefined;
     this.#snapshots ??= new BackendSnapshots(this.root, snapshots, {
-      refuseClosed: (op) => this.#refuseClosed(op),
-      refuseReadOnly: (op) => {
-        if (this.readOnly) throw this.#changeError(op);
-      },
+      ...this.#rights,
       whileResizing: (work) => this.#whileResizing("apply snapshot", work),
     });
     return this.#snapshots;
@@ -201,12 +205,7 @@ export class BlockBackend implements AsyncDisposable {
   get bitmaps(): BitmapControl | undefined {
     const { bitmaps } = this.root.driver;
     if (bitmaps === undefined) return undefined;
-    this.#bitmaps ??= new BackendBitmaps(this.root, bitmaps, {
-      refuseClosed: (op) => this.#refuseClosed(op),
-      refuseReadOnly: (op) => {
-        if (this.readOnly) throw readOnlyError(op, this.root.name);
-      },
-    });
+    this.#bitmaps ??= new BackendBitmaps(this.root, bitmaps, this.#rights);
     return this.#bitmaps;
   }
 

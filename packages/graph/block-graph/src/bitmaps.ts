@@ -1,9 +1,9 @@
 /**
  * Dirty bitmaps of a backend's root node, changed while the node is at rest.
  *
- * Above: `BlockBackend.bitmaps`. Below: the driver's own BitmapControl.
+ * Above: `BlockBackend.bitmaps`. Below: at-rest.ts, the driver's own BitmapControl.
  *
- * A change drains the node first, and counts as a write: closing flushes it.
+ * Changes are those of at-rest.ts.
  */
 import type {
   BitmapControl,
@@ -11,22 +11,15 @@ import type {
   DirtyBitmapOptions,
   DirtyRange,
 } from "@blocklayer/block-api";
+import { changeAtRest, type ChangeRights } from "./at-rest.js";
 import type { BlockNode } from "./node.js";
-
-/** What the backend decides. */
-export interface BitmapRights {
-  /** @throws BlockError when the backend is closed */
-  refuseClosed(op: string): void;
-  /** @throws BlockError `EPERM` when it is read-only */
-  refuseReadOnly(op: string): void;
-}
 
 export class BackendBitmaps implements BitmapControl {
   readonly #node: BlockNode;
   readonly #driver: BitmapControl;
-  readonly #rights: BitmapRights;
+  readonly #rights: ChangeRights;
 
-  constructor(node: BlockNode, driver: BitmapControl, rights: BitmapRights) {
+  constructor(node: BlockNode, driver: BitmapControl, rights: ChangeRights) {
     this.#node = node;
     this.#driver = driver;
     this.#rights = rights;
@@ -71,16 +64,7 @@ export class BackendBitmaps implements BitmapControl {
     return this.#change("store bitmaps", () => this.#driver.store());
   }
 
-  async #change(op: string, work: () => Promise<void>): Promise<void> {
-    this.#rights.refuseClosed(op);
-    this.#rights.refuseReadOnly(op);
-    await this.#node.whileDrained(async () => {
-      this.#node.refuseClosed(op);
-      try {
-        await work();
-      } finally {
-        this.#node.tracker.writeGeneration++;
-      }
-    });
+  #change(op: string, work: () => Promise<void>): Promise<void> {
+    return changeAtRest(this.#node, this.#rights, op, work);
   }
 }

@@ -1,11 +1,10 @@
 /**
  * Internal snapshots of a backend's root node, changed while the node is at rest.
  *
- * Above: `BlockBackend.snapshots`. Below: the driver's own SnapshotControl.
+ * Above: `BlockBackend.snapshots`. Below: at-rest.ts, the driver's own SnapshotControl.
  *
- * 1. A change drains the node first. It needs the right to write, and where it makes the disk another length the right
- *    to resize, for as long as it lasts.
- * 2. VM state that is written counts as a write: the next flush covers it.
+ * A change needs the right to write, and where it makes the disk another length the right to resize, for as long as it
+ * lasts. VM state that is written is a change, too.
  */
 import {
   findSnapshot,
@@ -16,15 +15,12 @@ import {
   type SnapshotSelector,
 } from "@blocklayer/block-api";
 import type { IoVector } from "@blocklayer/bytes";
+import { changeAtRest, type ChangeRights } from "./at-rest.js";
 import type { BlockNode } from "./node.js";
 import { refuseAborted, refuseBadRange } from "./request-checks.js";
 
 /** What the backend decides. */
-export interface SnapshotRights {
-  /** @throws BlockError when the backend is closed */
-  refuseClosed(op: string): void;
-  /** @throws BlockError `EPERM` when it is read-only */
-  refuseReadOnly(op: string): void;
+export interface SnapshotRights extends ChangeRights {
   /** Runs `work` with the permission to resize. */
   whileResizing<T>(work: () => Promise<T>): Promise<T>;
 }
@@ -83,16 +79,7 @@ export class BackendSnapshots implements SnapshotControl {
     refuseAborted(op, this.#node.name, options?.signal);
   }
 
-  async #change<T>(op: string, work: () => Promise<T>): Promise<T> {
-    this.#rights.refuseClosed(op);
-    this.#rights.refuseReadOnly(op);
-    return await this.#node.whileDrained(async () => {
-      this.#node.refuseClosed(op);
-      try {
-        return await work();
-      } finally {
-        this.#node.tracker.writeGeneration++;
-      }
-    });
+  #change<T>(op: string, work: () => Promise<T>): Promise<T> {
+    return changeAtRest(this.#node, this.#rights, op, work);
   }
 }
