@@ -141,6 +141,56 @@ describe("a crash while snapshots change", () => {
   );
 });
 
+describe("a crash while a snapshot is made of what was not flushed", () => {
+  test.each(SHAPES)(
+    "must keep in it what was written, and show old or new on the disk: $name",
+    { timeout: 60_000 },
+    async (shape) => {
+      const clusterSize = shape.options["cluster_size"] as number;
+      const image = await prepare(shape);
+      const old = await diskOf(new SimDisk({ content: image.slice() }));
+      const trace = new Trace();
+      const file = new SimDisk({ content: image, trace });
+      const disk = await openQcow2({ file: directChild(file), options: CACHES });
+      // Over shared clusters, over own ones, and where nothing was.
+      await disk.writev(5 * clusterSize, filled(4 * clusterSize, 9));
+      await disk.writev(15 * clusterSize, filled(2 * clusterSize, 9));
+      await disk.writev(40 * clusterSize, filled(512, 9));
+      await disk.discard(20 * clusterSize, 2 * clusterSize);
+      const written = await contentOf(disk);
+      await disk.snapshots.create({ name: "new", ...DATE });
+      await disk.close();
+      let withSnapshot = 0;
+      let states = 0;
+      for (const state of crashStates(trace, { seed: 7, maxSubsets: SUBSETS, tear: true })) {
+        states++;
+        const found = await diskOf(state.open());
+        for (let at = 0; at < found.length; at += 512) {
+          const sector = Buffer.from(found.subarray(at, at + 512));
+          const isOld = sector.equals(old.subarray(at, at + 512));
+          if (!isOld && !sector.equals(written.subarray(at, at + 512))) {
+            throw new Error(`${state.describe()}: a third value at ${at}`);
+          }
+        }
+        const options = { "snapshot.name": "new" };
+        const shown = await snapshotContent(directChild(state.open()), options).catch(() => null);
+        if (shown === null) continue;
+        withSnapshot++;
+        expect(Buffer.compare(shown, written)).toBe(0);
+      }
+      expect(withSnapshot).toBeGreaterThan(2);
+      expect(states - withSnapshot).toBeGreaterThan(10);
+    },
+  );
+});
+
+async function diskOf(file: SimDisk): Promise<Uint8Array> {
+  const disk = await openQcow2({ file: directChild(file), readOnly: true });
+  const bytes = await contentOf(disk);
+  await disk.close();
+  return bytes;
+}
+
 /** What a check finds at the end: nothing. */
 async function inspectEnd(bytes: Uint8Array): Promise<readonly string[]> {
   const file = directChild(new SimDisk({ content: bytes }));
