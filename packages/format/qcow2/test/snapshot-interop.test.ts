@@ -101,13 +101,6 @@ const TWINS: readonly Twin[] = [
     isSameLayout: true,
   },
   {
-    name: "4k, 8 bits",
-    options: "cluster_size=4k,refcount_bits=8",
-    size: "1M",
-    steps: PLAIN,
-    isSameLayout: true,
-  },
-  {
     name: "version 2",
     options: "cluster_size=4k,compat=0.10",
     size: "1M",
@@ -224,11 +217,13 @@ describeWithQemu("snapshots beside qemu-img", () => {
         await theirStep(step, theirs);
         ours = await ourStep(step, ours);
         await writeFile(mine, ours);
-        if (!/^(snapshot|vm|resize)/.test(step)) continue;
+        expect([step, await findingsIn(ours)]).toEqual([step, []]);
+        // The tools cost most of the time: they judge where something was given back.
+        if (!step.startsWith("snapshot -d")) continue;
         expect([step, await ok("check", mine)]).toEqual([step, expect.stringMatching(/No errors/)]);
         expect([step, await listOf(mine)]).toEqual([step, await listOf(theirs)]);
-        if (step.startsWith("snapshot -d")) await ok("compare", theirs, mine);
       }
+      expect(await ok("check", mine)).toMatch(/No errors/);
       await sameSnapshots(theirs, mine);
       const state = `read -b -P ${twin.name === "VM state" ? 5 : 0} 3M 4k`;
       for (const filename of [theirs, mine]) await runQemuIo(filename, [state]);

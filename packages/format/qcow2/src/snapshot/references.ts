@@ -84,7 +84,7 @@ export function refcountFull(image: Qcow2Image, cluster: number, op: string): Bl
 /**
  * Adds what entries of an L1 table refer to: L2 tables, and through them data.
  *
- * Requires: the caches hold nothing that the file does not have.
+ * Tables are read through the cache, so what it has not written yet counts. Requires: compressed data is in the file.
  *
  * @param first - index of the first entry that counts
  * @throws CorruptImageError
