@@ -473,6 +473,12 @@ describe("the view of a snapshot", () => {
       code: "EACCES",
     });
     await expect(view.snapshots.delete("a")).rejects.toMatchObject({ code: "EACCES" });
+    // Handed over and taken back, it is the view that it was.
+    await view.inactivate();
+    await expect(view.snapshots.list()).rejects.toMatchObject({ code: "EBUSY" });
+    await view.activate();
+    expect(view.lengthBytes).toBe(SIZE);
+    expect((await contentOf(view)).every((byte) => byte === 1)).toBe(true);
     await view.close();
     expect(Buffer.compare(memory.bytes.slice(), before)).toBe(0);
   });
