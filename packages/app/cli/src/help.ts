@@ -26,6 +26,8 @@ Commands:
   io [--image-opts] [-c command]... [-f fmt] [-r] [-s] [-n] [-t cache] [-d discard] [-U] [filename]
   map [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename
   snapshot [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename
+  measure [--output=ofmt] [-O output_fmt] [-o options] [-U]
+          [--size N | [--image-opts] [-f fmt] filename]
 
 Parameters:
   filename      a path, file:path, or json:{...} with the options of a block node
@@ -47,6 +49,7 @@ Parameters:
   -d            snapshot: delete the first one of that name
   -l            convert: the disk as it was in a snapshot; snapshot: list them
   -m            how many requests to keep in flight, 1 to 16 (default 8)
+  --size        measure: the length of a disk without data
   -n            do not create the target: it exists
   -p            show progress
   -q            print nothing but errors

@@ -19,10 +19,11 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   io: async () => (await import("./commands/io.js")).io,
   map: async () => (await import("./commands/map.js")).map,
   snapshot: async () => (await import("./commands/snapshot.js")).snapshot,
+  measure: async () => (await import("./commands/measure.js")).measure,
 };
 
 /** qemu-img's words that this version does not know: said so, rather than "not found". */
-const LATER = ["amend", "bench", "commit", "dd", "measure", "rebase", "resize"] as const;
+const LATER = ["amend", "bench", "commit", "dd", "rebase", "resize"] as const;
 
 /**
  * Runs one command line.

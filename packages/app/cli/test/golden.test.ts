@@ -14,6 +14,7 @@ import { CREATE_CASES } from "./support/golden-create.js";
 import { INFO_CASES } from "./support/golden-info.js";
 import { MAP_CASES } from "./support/golden-map.js";
 import { SNAPSHOT_CASES } from "./support/golden-snapshot.js";
+import { MEASURE_CASES } from "./support/golden-measure.js";
 import { USAGE_CASES } from "./support/golden-usage.js";
 import { hasQemu, must, tool } from "./support/qemu.js";
 
@@ -27,6 +28,7 @@ const TABLES = {
   compare: COMPARE_CASES,
   convert: CONVERT_CASES,
   snapshot: SNAPSHOT_CASES,
+  measure: MEASURE_CASES,
 };
 
 describe.runIf(hasQemu)("blk must answer as qemu-img does", () => {

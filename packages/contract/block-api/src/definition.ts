@@ -1,6 +1,6 @@
 /** How a driver introduces itself: what it is called, what it takes, how it opens and creates. */
 import type { MaybePromise } from "@blocklayer/bytes";
-import type { BlockChild, BlockDriver } from "./driver.js";
+import type { BlockChild, BlockDriver, StoredBitmap } from "./driver.js";
 import type { OptionSchema, OptionValues } from "./options.js";
 import type { ChildRole, Permissions } from "./permissions.js";
 
@@ -45,6 +45,38 @@ export interface CreateContext {
   readonly signal?: AbortSignal;
 }
 
+/** A stretch of a disk, in bytes. */
+export interface DiskRange {
+  readonly offset: number;
+  readonly lengthBytes: number;
+}
+
+/** The disk that `measure` supposes to be copied into a new image. */
+export interface MeasureSource {
+  /** What would have to be copied: ascending, without overlap, within the new image's `size`. */
+  readonly data: AsyncIterable<DiskRange> | Iterable<DiskRange>;
+  /** The dirty bitmaps stored in the source; absent: its format has none. */
+  readonly bitmaps?: readonly StoredBitmap[];
+}
+
+/** What `measure` of a format gets. */
+export interface MeasureContext {
+  /** Checked against `createOptions`; defaults filled in. `size` is always there, in bytes. */
+  readonly options: OptionValues;
+  /** Absent: the image stays empty. */
+  readonly source?: MeasureSource;
+}
+
+/** How long the file of a new image becomes. All in bytes, as in qemu-img's JSON. */
+export interface MeasureResult {
+  /** Right after it was made, the source's data copied. */
+  readonly requiredBytes: number;
+  /** After every sector was written. */
+  readonly fullyAllocatedBytes: number;
+  /** More, for the source's bitmaps; absent: source or new image cannot have any. */
+  readonly bitmapsBytes?: number;
+}
+
 /** What `createFile` of a protocol gets. */
 export interface CreateFileContext {
   readonly filename: string;
@@ -78,6 +110,8 @@ export interface DriverDefinition {
   open(context: OpenContext): MaybePromise<BlockDriver>;
   /** Formats: writes an empty image into `context.file`. */
   create?(context: CreateContext): MaybePromise<void>;
+  /** Formats: how long the file of an image made with these options becomes. Touches nothing. */
+  measure?(context: MeasureContext): MaybePromise<MeasureResult>;
   /** Protocols: makes the file itself. */
   createFile?(context: CreateFileContext): MaybePromise<void>;
   /** Protocols: takes away a file that `createFile` made, when what was to go into it failed. */

@@ -156,8 +156,19 @@ export interface FormatInfo {
   readonly backingFormat?: string;
   /** Internal snapshots, each with the fields of qemu-img's JSON (`id`, `name`, `vm-state-size`, …). */
   readonly snapshots?: readonly Readonly<Record<string, number | string>>[];
+  /** Dirty bitmaps stored in the image, in its order; absent: this version of the format has none. */
+  readonly bitmaps?: readonly StoredBitmap[];
   /** Rows as qemu-img has them, in its order; nested records are allowed. */
   readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** A dirty bitmap that an image keeps. */
+export interface StoredBitmap {
+  readonly name: string;
+  /** Bytes of the disk that one bit stands for: a power of two. */
+  readonly granularityBytes: number;
+  /** `in-use` (nobody closed it: its bits mean nothing), `auto` (it records from the start). */
+  readonly flags: readonly ("in-use" | "auto")[];
 }
 
 /** What a check found. Counts as in qemu-img's JSON. */

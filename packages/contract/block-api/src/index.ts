@@ -9,7 +9,11 @@ export type {
   BackingReference,
   CreateContext,
   CreateFileContext,
+  DiskRange,
   DriverDefinition,
+  MeasureContext,
+  MeasureResult,
+  MeasureSource,
   OpenContext,
 } from "./definition.js";
 export { DEBUG_EVENTS, type DebugControl, type DebugEvent, type DebugObserver } from "./debug.js";
@@ -24,6 +28,7 @@ export {
   type FormatInfo,
   type ReopenRequest,
   storeCapabilities,
+  type StoredBitmap,
 } from "./driver.js";
 export { type BlockLimits, limitsOf, MAX_TRANSFER_BYTES, UNLIMITED } from "./limits.js";
 export { parseKeyValues } from "./option-string.js";

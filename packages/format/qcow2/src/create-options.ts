@@ -158,14 +158,16 @@ function invalid(message: string): never {
   throw new BlockError("EINVAL", message, { op: "create" });
 }
 
-function clusterBitsOf(options: OptionValues): number {
+/** Binary logarithm of the cluster size. */
+export function clusterBitsOf(options: OptionValues): number {
   const size = (options["cluster_size"] ?? DEFAULT_CLUSTER_BYTES) as number;
   const bits = isPowerOfTwo(size) ? exactLog2(size) : 0;
   if (bits >= MIN_CLUSTER_BITS && bits <= MAX_CLUSTER_BITS) return bits;
   return invalid("Cluster size must be a power of two between 512 and 2048k");
 }
 
-function refcountOrderOf(options: OptionValues, version: 2 | 3): number {
+/** Binary logarithm of the refcount width. */
+export function refcountOrderOf(options: OptionValues, version: 2 | 3): number {
   const bits = (options["refcount_bits"] ?? DEFAULT_REFCOUNT_BITS) as number;
   if (!isPowerOfTwo(bits) || bits > 2 ** MAX_REFCOUNT_ORDER) {
     invalid("Refcount width must be a power of two and may not exceed 64 bits");

@@ -4,6 +4,7 @@ import { assert, viewOf } from "@blocklayer/bytes";
 import { createQcow2 } from "./create.js";
 import { createOptions } from "./create-options.js";
 import { QCOW2_MAGIC } from "./header/header.js";
+import { measureQcow2 } from "./measure.js";
 import { openDriver } from "./open.js";
 import { type CodecFactory, openOptions, reopenOptions } from "./open-options.js";
 
@@ -17,6 +18,7 @@ export const qcow2Driver: DriverDefinition = {
   probe: (head) => (looksLikeQcow2(head) ? 100 : 0),
   open: (context) => openFor(context),
   create: createQcow2,
+  measure: measureQcow2,
 };
 
 /**

@@ -6,7 +6,7 @@
  * A snapshot table that cannot be read in full is an error, as it is for qemu-img: half a list would hide it. The disk
  * itself opens and reads all the same.
  */
-import type { BlockChild, FormatInfo } from "@blocklayer/block-api";
+import type { BlockChild, FormatInfo, StoredBitmap } from "@blocklayer/block-api";
 import type { MaybePromise } from "@blocklayer/bytes";
 import {
   COMPATIBLE,
@@ -47,6 +47,7 @@ export function formatInfoOf(
     corrupt: isCorrupt,
     ...(backingFilename === undefined ? {} : { backingFilename }),
     ...(backingFormat === undefined ? {} : { backingFormat }),
+    ...(header.version === 2 ? {} : { bitmaps: bitmaps.map(storedBitmap) }),
     data:
       header.version === 2
         ? {
@@ -67,18 +68,19 @@ export function formatInfoOf(
   };
 }
 
-function bitmapRow({
-  flags,
-  nameBytes,
-  granularityBits,
-}: BitmapEntry): Readonly<Record<string, unknown>> {
+function bitmapRow(entry: BitmapEntry): Readonly<Record<string, unknown>> {
+  const { flags, name, granularityBytes } = storedBitmap(entry);
+  return { flags, name, granularity: granularityBytes };
+}
+
+function storedBitmap({ flags, nameBytes, granularityBits }: BitmapEntry): StoredBitmap {
   return {
     flags: [
-      ...((flags & BITMAP_FLAG.inUse) === 0 ? [] : ["in-use"]),
-      ...((flags & BITMAP_FLAG.auto) === 0 ? [] : ["auto"]),
+      ...((flags & BITMAP_FLAG.inUse) === 0 ? [] : (["in-use"] as const)),
+      ...((flags & BITMAP_FLAG.auto) === 0 ? [] : (["auto"] as const)),
     ],
     name: new TextDecoder().decode(nameBytes),
-    granularity: 2 ** granularityBits,
+    granularityBytes: 2 ** granularityBits,
   };
 }
 

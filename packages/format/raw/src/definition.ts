@@ -11,6 +11,8 @@ import {
   booleanOption,
   type CreateContext,
   type DriverDefinition,
+  type MeasureContext,
+  type MeasureResult,
   numberOption,
   type OptionSchema,
   type PreallocationMode,
@@ -61,6 +63,7 @@ export const rawDriver: DriverDefinition = {
     });
   },
   create: createRaw,
+  measure: measureRaw,
 };
 
 /**
@@ -94,6 +97,12 @@ function createRaw(context: CreateContext): MaybePromise<void> {
     ...(isPreallocation(preallocation) ? { preallocation } : {}),
     ...(signal === undefined ? {} : { signal }),
   });
+}
+
+/** A raw disk is as long as it is, whatever is in it. */
+function measureRaw({ options }: MeasureContext): MeasureResult {
+  const lengthBytes = alignUp(numberOption(options, "size"), SECTOR_SIZE_BYTES);
+  return { requiredBytes: lengthBytes, fullyAllocatedBytes: lengthBytes };
 }
 
 function isPreallocation(value: unknown): value is PreallocationMode {

@@ -29,6 +29,7 @@ export type {
 } from "./create/types.js";
 export { imageInfo, imageInfoChain, type ImageInfoOptions } from "./info/image-info.js";
 export { mapImage, type MapImageOptions } from "./info/map-image.js";
+export { measureImage, type MeasureImageOptions } from "./measure/measure-image.js";
 export type { ImageCheck, ImageInfo, MapEntry, SnapshotInfo } from "./info/types.js";
 export { type CacheMode, type CacheModeName, parseCacheMode } from "./open/cache-mode.js";
 export { parseFilename } from "./open/filename.js";

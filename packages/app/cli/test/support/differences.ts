@@ -150,3 +150,18 @@ export const NO_REFCOUNT: Difference = {
   why: "the message tells what is full, and nothing was changed",
   stderr: /^blk: Could not create snapshot 'x': the refcount of .* refcount_bits=1 holds/,
 };
+
+export const OPTION_HELP: Difference = {
+  why: "qemu-img's measure knows no `-o help`; the message lists what there is",
+  stderr: /option 'help' is unknown; known are: /,
+};
+export const VERSION_WORD: Difference = {
+  why: "create says it with `version=v3`, measure with `compat=1.1`; blk says it in one way",
+  stderr: /require compatibility level 1\.1 or above \(use version=v3 or greater\)/,
+};
+export const SNAPSHOT_LATER: Difference = {
+  why: "not in this version, and refused by name",
+  status: 1,
+  stderr: /Measuring a snapshot \(-l\) is not supported/,
+  stdout: /^$/,
+};

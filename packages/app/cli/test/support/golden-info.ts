@@ -28,7 +28,14 @@ const broken = [
   "dirty.qcow2",
   "short.qcow2",
 ];
-const others = ["leaky.qcow2", "gone", "no/such", "file:data.qcow2", "./data.qcow2"];
+const others = [
+  "leaky.qcow2",
+  "marked.qcow2",
+  "gone",
+  "no/such",
+  "file:data.qcow2",
+  "./data.qcow2",
+];
 
 export const INFO_CASES: readonly GoldenCase[] = [
   ...[...names, ...more, ...broken, ...others].flatMap((name) => [

@@ -95,8 +95,12 @@ function entryAt(bytes: Uint8Array, at: number, geometry: Geometry): BitmapEntry
 }
 
 /** Bytes that an entry takes, with its padding. */
+export function directoryEntryBytes(nameBytes: number, extraBytes = 0): number {
+  return alignUp(ENTRY_HEAD_BYTES + nameBytes + extraBytes, 8);
+}
+
 function entryBytes({ nameBytes, extraData }: BitmapEntry): number {
-  return alignUp(ENTRY_HEAD_BYTES + nameBytes.length + extraData.length, 8);
+  return directoryEntryBytes(nameBytes.length, extraData.length);
 }
 
 /** The bytes of a directory. */

@@ -1,0 +1,62 @@
+/** `measure`: the numbers, their two forms, and the words that do not go together. */
+import {
+  CHOICES,
+  LATER,
+  LIMIT,
+  OPTION,
+  OPTION_HELP,
+  SNAPSHOT_LATER,
+  VERSION_WORD,
+} from "./differences.js";
+import { type GoldenCase, line } from "./golden-case.js";
+
+const sources = ["data.qcow2", "data.raw", "packed.qcow2", "top.qcow2", "third.qcow2", "old.qcow2"];
+const more = ["text.txt", "nothing.raw", "snap.qcow2", "odd.qcow2", "marked.qcow2", "gone"];
+
+export const MEASURE_CASES: readonly GoldenCase[] = [
+  ...[...sources, ...more].flatMap((name) => [
+    line(`measure ${name}`),
+    line(`measure -O qcow2 ${name}`),
+    line(`measure --output=json -O qcow2 -o cluster_size=4k ${name}`),
+  ]),
+  line("measure --size 1G"),
+  line("measure --size 1.5G -O raw"),
+  line("measure --size 1"),
+  line("measure -O qcow2 --size 0"),
+  line("measure -O qcow2 --size 64T --output=json"),
+  line("measure -O qcow2 --size 64T --output=human -o cluster_size=2M,refcount_bits=1"),
+  line("measure -O qcow2 --size 64T -o cluster_size=512"),
+  line("measure -O qcow2 --size 1G -o size=2G"),
+  line("measure -O qcow2 --size 1G -o preallocation=full"),
+  line("measure -O qcow2 --size 1G -o extended_l2=on"),
+  line("measure -O qcow2 --size 1G -o extended_l2=on,cluster_size=4k"),
+  line("measure -O qcow2 --size 1G -o encryption=on"),
+  line("measure -O qcow2 --size 1G -o nocow=on"),
+  line("measure -O qcow2 --size 1G -o data_file=x"),
+  line("measure -O qcow2 -U -f qcow2 data.qcow2"),
+  line("measure -O qcow2 -f raw data.qcow2"),
+  line("measure -O qcow2 --image-opts driver=qcow2,file.filename=data.qcow2"),
+  line("measure -O qcow2 --image-opts -f qcow2 driver=qcow2,file.filename=data.qcow2"),
+  line("measure"),
+  line("measure -O qcow2"),
+  line("measure -O frob --size 1G"),
+  line("measure -O file --size 1G"),
+  line("measure --size 1G data.qcow2"),
+  line("measure data.qcow2 top.qcow2"),
+  line("measure --size x"),
+  line("measure --size=-1"),
+  line("measure --size 9E", { differs: LIMIT }),
+  line("measure --size 1G -f raw"),
+  line("measure --size 1G --image-opts"),
+  line("measure --size 1G -l first"),
+  line("measure --output=xml --size 1G"),
+  line("measure -O qcow2 --size 1G -o frob=1", { differs: OPTION }),
+  line("measure -O qcow2 --size 1G -o help", { differs: OPTION_HELP }),
+  line("measure -O qcow2 --size 1G -o cluster_size=3"),
+  line("measure -O qcow2 --size 1G -o refcount_bits=3"),
+  line("measure -O qcow2 --size 1G -o refcount_bits=1,compat=0.10", { differs: VERSION_WORD }),
+  line("measure -O qcow2 --size 1G -o compat=5", { differs: CHOICES }),
+  line("measure -O qcow2 --size 1G -o preallocation=some", { differs: CHOICES }),
+  line("measure -O qcow2 --size 1G -o encrypt.format=luks", { differs: LATER }),
+  line("measure -l first snap.qcow2", { differs: SNAPSHOT_LATER }),
+];
