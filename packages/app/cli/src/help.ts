@@ -28,6 +28,7 @@ Commands:
   snapshot [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename
   measure [--output=ofmt] [-O output_fmt] [-o options] [-U]
           [--size N | [--image-opts] [-f fmt] filename]
+  resize [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size
 
 Parameters:
   filename      a path, file:path, or json:{...} with the options of a block node
@@ -41,6 +42,7 @@ Parameters:
   snapshot      the name of an internal snapshot; for -a also its id
   snapshot_param
                 an id or name, or snapshot.id=ID,snapshot.name=NAME
+  prealloc      off, metadata, falloc or full
 
   -a            snapshot: make the disk what it was then
   -b, -B        the image that shows through where the new one has nothing
@@ -61,6 +63,7 @@ Parameters:
   -W            write out of order
   --compression-level
                 how hard -c compresses: zlib 1 to 9 (default 6), zstd 1 to 22 (default 3)
+  --shrink      resize: let go of what lies past the new end
   --salvage     go on after a read error, with zeroes in its place
 `;
 }

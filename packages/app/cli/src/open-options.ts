@@ -32,6 +32,27 @@ export function openOptions(words: OpenWords, terminal: Terminal): OpenImageOpti
   };
 }
 
+/** As `openOptions`, for an image that is to be changed: a guest's raw disk gets qemu-img's warning. */
+export function writeOptions(
+  words: OpenWords & { readonly cache?: string | undefined },
+  terminal: Terminal,
+): OpenImageOptions {
+  return {
+    ...openOptions(words, terminal),
+    readOnly: false,
+    ...(words.cache === undefined ? {} : { cache: cacheMode(words.cache, "cache") }),
+    onProbedRaw: (filename) => terminal.err(probedRawWarning(filename)),
+  };
+}
+
+function probedRawWarning(filename: string): string {
+  return (
+    `WARNING: Image format was not specified for '${filename}' and probing guessed raw.\n` +
+    "         Automatically detecting the format is dangerous for raw images, write operations on block 0 will be restricted.\n" +
+    "         Specify the 'raw' format explicitly to remove the restrictions.\n"
+  );
+}
+
 /** A cache mode as a word of the command line. */
 export function cacheMode(word: string, what: string): NonNullable<OpenImageOptions["cache"]> {
   try {

@@ -20,10 +20,11 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   map: async () => (await import("./commands/map.js")).map,
   snapshot: async () => (await import("./commands/snapshot.js")).snapshot,
   measure: async () => (await import("./commands/measure.js")).measure,
+  resize: async () => (await import("./commands/resize.js")).resize,
 };
 
 /** qemu-img's words that this version does not know: said so, rather than "not found". */
-const LATER = ["amend", "bench", "commit", "dd", "rebase", "resize"] as const;
+const LATER = ["amend", "bench", "commit", "dd", "rebase"] as const;
 
 /**
  * Runs one command line.

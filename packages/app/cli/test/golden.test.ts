@@ -15,6 +15,7 @@ import { INFO_CASES } from "./support/golden-info.js";
 import { MAP_CASES } from "./support/golden-map.js";
 import { SNAPSHOT_CASES } from "./support/golden-snapshot.js";
 import { MEASURE_CASES } from "./support/golden-measure.js";
+import { RESIZE_CASES } from "./support/golden-resize.js";
 import { USAGE_CASES } from "./support/golden-usage.js";
 import { hasQemu, must, tool } from "./support/qemu.js";
 
@@ -29,6 +30,7 @@ const TABLES = {
   convert: CONVERT_CASES,
   snapshot: SNAPSHOT_CASES,
   measure: MEASURE_CASES,
+  resize: RESIZE_CASES,
 };
 
 describe.runIf(hasQemu)("blk must answer as qemu-img does", () => {
@@ -80,6 +82,8 @@ const EVERYWHERE = [
   { theirs: /Could not open backing file: |(?<=\n)Could not open backing image\.\n/g, becomes: "" },
   { theirs: /suffixes for\nblk: kilobytes/g, becomes: "suffixes for kilobytes" },
   { theirs: / lock\nIs another/g, becomes: " lock. Is another" },
+  { theirs: /2\^64\nOptional/g, becomes: "2^64. Optional" },
+  { theirs: /peta-\nand/g, becomes: "peta- and" },
   // blk says as well where in the file the broken structure stands.
   { theirs: /header(?: at host offset 0x[0-9a-f]+)?: /g, becomes: "" },
 ];

@@ -216,7 +216,16 @@ test("what this version does not do must be refused by name", async () => {
 test("help must name every command", async () => {
   const { stdout, status } = await blk(["--help"]);
   expect(status).toBe(0);
-  for (const name of ["check", "compare", "convert", "create", "info", "map", "measure"]) {
+  for (const name of [
+    "check",
+    "compare",
+    "convert",
+    "create",
+    "info",
+    "map",
+    "measure",
+    "resize",
+  ]) {
     expect(stdout).toMatch(new RegExp(`^  ${name} `, "m"));
     expect((await blk([name, "--help"])).stdout).toBe(stdout);
   }

@@ -12,6 +12,7 @@ import {
   numberOption,
   type OptionSchema,
   type OptionValues,
+  type PreallocationMode,
   stringOption,
 } from "@blocklayer/block-api";
 import {
@@ -48,6 +49,7 @@ import {
 
 /** Smaller clusters leave no room for a table of feature names: QEMU writes none there. */
 const MIN_CLUSTER_BITS_FOR_NAMES = 13;
+const PREALLOCATIONS: readonly PreallocationMode[] = ["off", "metadata", "falloc", "full"];
 const DEFAULT_CLUSTER_BYTES = 65536;
 const DEFAULT_REFCOUNT_BITS = 16;
 
@@ -75,8 +77,8 @@ export const createOptions: OptionSchema = {
   extended_l2: { type: "boolean", help: "Subclusters (not supported)", default: false },
   preallocation: {
     type: "choice",
-    choices: ["off", "metadata", "falloc", "full"],
-    help: "Space to set aside now; only 'off' is supported",
+    choices: PREALLOCATIONS,
+    help: "Space to set aside now: none, places, reserved by the file system, or written",
   },
   compression_type: {
     type: "choice",
@@ -115,6 +117,7 @@ export interface CreateRequest {
   readonly refcountOrder: number;
   /** A value of COMPRESSION_TYPE. */
   readonly compressionType: number;
+  readonly preallocation: PreallocationMode;
   readonly backingFilename?: string;
   readonly backingFormat?: string;
   readonly dataFilename?: string;
@@ -143,7 +146,9 @@ export function requestOf(options: OptionValues): CreateRequest {
   const dataFile = dataFileOf(options, version);
   const compressionType = compressionTypeOf(options, version);
   const virtualSize = alignUp(numberOption(options, "size"), SECTOR_SIZE_BYTES);
-  const request = { version, virtualSize, clusterBits, refcountOrder, compressionType } as const;
+  const preallocation = preallocationOf(options);
+  const sizes = { version, virtualSize, clusterBits, refcountOrder } as const;
+  const request = { ...sizes, compressionType, preallocation };
   const tooLarge = geometryOf(request).l1Size > MAX_L1_BYTES / ENTRY_BYTES;
   if (tooLarge || !Number.isSafeInteger(virtualSize)) {
     throw new BlockError(
@@ -194,11 +199,24 @@ function refuseUnsupportedOptions(options: OptionValues): void {
   if (booleanOption(options, "encryption") || format !== undefined) unsupported.push("encryption");
   if (booleanOption(options, "extended_l2")) unsupported.push("extended_l2=on");
   if (booleanOption(options, "lazy_refcounts")) unsupported.push("lazy_refcounts=on");
-  const preallocation = stringOption(options, "preallocation") ?? "off";
-  if (preallocation !== "off") unsupported.push(`preallocation=${preallocation}`);
   if (unsupported.length === 0) return;
   const message = `creating an image with ${unsupported.join(", ")} is not supported yet`;
   throw new UnsupportedError(message, { op: "create" });
+}
+
+function preallocationOf(options: OptionValues): PreallocationMode {
+  const word = stringOption(options, "preallocation") ?? "off";
+  const mode = PREALLOCATIONS.find((one) => one === word) ?? "off";
+  if (mode !== "off" && stringOption(options, "backing_file") !== undefined) {
+    invalid(
+      "Backing file and preallocation can only be used at the same time if extended_l2 is on",
+    );
+  }
+  if (mode !== "off" && stringOption(options, "data_file") !== undefined) {
+    const message = `preallocation=${mode} with an external data file is not supported yet`;
+    throw new UnsupportedError(message, { op: "create" });
+  }
+  return mode;
 }
 
 function backingOf(

@@ -2,7 +2,7 @@
  * Making an empty image, byte for byte as qemu-img 7.2 makes it.
  *
  * Above: the driver definition, and through it the create service. Below: create-options.ts says
- * what is wanted, create-layout.ts where it lies, header/encode.ts writes the header.
+ * what is wanted, create-layout.ts where it lies, header/encode.ts writes the header, mapping/preallocate.ts sets aside.
  *
  * 1. The magic is written last, alone, and after a flush: a file whose creation was cut off is not
  *    taken for an image.
@@ -16,6 +16,7 @@ import {
   type BlockChild,
   type CreateContext,
   parseOptions,
+  type PreallocationMode,
   type RequestOptions,
 } from "@blocklayer/block-api";
 import { BlockError, IoVector, viewOf, writeU64 } from "@blocklayer/bytes";
@@ -25,15 +26,15 @@ import { type CreateRequest, newHeader, requestOf } from "./create-options.js";
 import { ENTRY_BYTES, type Geometry, geometryOf } from "./geometry.js";
 import { encodeHeader } from "./header/encode.js";
 import type { Qcow2Header } from "./header/header.js";
+import { writeHostZeroes } from "./host-zeroes.js";
 import { nameClusters } from "./mapping/external-data.js";
+import { preallocate } from "./mapping/preallocate.js";
 import { openImage } from "./open.js";
 import { openOptions } from "./open-options.js";
 import { flushToOs } from "./writeback/flush.js";
 import { prepareForWriting } from "./writeback/prepare.js";
 
 const MAGIC_BYTES = 4;
-/** Zeroes written at a time where a store has no quicker way. */
-const ZERO_CHUNK_BYTES = 2 ** 20;
 
 /**
  * Writes an empty image.
@@ -64,7 +65,10 @@ export async function createQcow2(context: CreateContext): Promise<void> {
   await clear(file, head, layout.lengthBytes, io);
   await writeTables(file, geometry, layout, io);
   if (!file.capabilities.truncate) {
-    await writeZeroes(file, layout.l1Cluster * clusterSize, l1Size * ENTRY_BYTES, io);
+    await writeHostZeroes(file, layout.l1Cluster * clusterSize, l1Size * ENTRY_BYTES, io);
+  }
+  if (request.preallocation !== "off") {
+    await preallocateNew(file, header, request.preallocation, io);
   }
   if (request.dataFilename !== undefined) {
     await prepareDataFile(context, header, request);
@@ -100,6 +104,26 @@ async function prepareDataFile(
   await image.externalData?.resize(virtualSize);
   if (dataFileRaw !== true) return;
   await nameClusters(image, 0, virtualSize);
+  await flushToOs(image);
+}
+
+/** Gives every cluster its place, in an image that has no magic yet. */
+async function preallocateNew(
+  file: BlockChild,
+  header: Qcow2Header,
+  mode: Exclude<PreallocationMode, "off">,
+  io: RequestOptions,
+): Promise<void> {
+  const image = await openImage(header, {
+    nodeName: file.nodeName,
+    file,
+    dataFile: undefined,
+    backing: undefined,
+    readOnly: false,
+    options: parseOptions(openOptions, {}, "qcow2"),
+  });
+  await prepareForWriting(image);
+  await preallocate(image, 0, image.geometry.virtualSize, mode, io);
   await flushToOs(image);
 }
 
@@ -161,22 +185,4 @@ function refcountBlock(geometry: Geometry, layout: CreateLayout, index: number):
     if (layout.isUsed(first + i)) writeRefcount(block, refcountBits, i, 1);
   }
   return block;
-}
-
-async function writeZeroes(
-  file: BlockChild,
-  offset: number,
-  lengthBytes: number,
-  io: RequestOptions,
-): Promise<void> {
-  if (lengthBytes === 0) return;
-  if (file.capabilities.writeZeroes) {
-    await file.writeZeroes(offset, lengthBytes, io);
-    return;
-  }
-  const zeroes = IoVector.allocate(Math.min(ZERO_CHUNK_BYTES, lengthBytes));
-  for (let done = 0; done < lengthBytes; done += ZERO_CHUNK_BYTES) {
-    const part = zeroes.slice(0, Math.min(ZERO_CHUNK_BYTES, lengthBytes - done));
-    await file.writev(offset + done, part, io);
-  }
 }

@@ -306,6 +306,11 @@ export class Qcow2Image {
     }
   }
 
+  /** The file was cut: what is known of its length counts no more. */
+  fileBecameShorter(): void {
+    this.#fileEnd = 0;
+  }
+
   /** Whether a guest offset lies where the backing file has bytes. It has none of VM state. */
   backingCovers(guestOffset: number): boolean {
     const { backing, geometry } = this;

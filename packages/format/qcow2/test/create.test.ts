@@ -63,7 +63,10 @@ describe("createQcow2()", () => {
       { size: "1M", compat: "0.10", compression_type: "zstd" },
     ],
     ["ENOTSUP: creating an image with lazy_refcounts", { size: "1M", lazy_refcounts: "on" }],
-    ["ENOTSUP: creating an image with preallocation=full", { size: "1M", preallocation: "full" }],
+    [
+      "ENOTSUP: preallocation=full with an external data file",
+      { size: "1M", data_file: "x", preallocation: "full" },
+    ],
   ])("must refuse with '%s'", async (words, options) => {
     expect(await codeOf(options)).toContain(words);
   });

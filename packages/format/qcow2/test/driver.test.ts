@@ -312,12 +312,13 @@ describe("Qcow2Driver", () => {
 });
 
 describe("truncate()", () => {
-  test("must refuse to shrink and to preallocate", async () => {
+  test("must refuse lengths that cannot be, and preallocation of what gets shorter", async () => {
     const memory = await createInMemory({ size: 2 ** 20 });
     const disk = await open(memory);
-    expect(await codeOf(() => disk.truncate(2 ** 19))).toBe("ENOTSUP");
-    expect(await codeOf(() => disk.truncate(2 ** 21, { preallocation: "full" }))).toBe("ENOTSUP");
+    expect(await codeOf(() => disk.truncate(2 ** 19 + 1))).toBe("EINVAL");
+    expect(await codeOf(() => disk.truncate(2 ** 19, { preallocation: "full" }))).toBe("EINVAL");
     expect(await codeOf(() => disk.truncate(2 ** 52))).toBe("EFBIG");
+    expect(disk.lengthBytes).toBe(2 ** 20);
     await disk.close();
   });
 

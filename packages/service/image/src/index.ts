@@ -44,4 +44,5 @@ export {
   listSnapshots,
 } from "./snapshot/change-snapshots.js";
 export { parseSnapshotParam } from "./snapshot/snapshot-param.js";
+export { resizeImage, type ResizeOptions } from "./resize/resize-image.js";
 export type { DriverChoice, ImageSource, OpenImageOptions } from "./open/types.js";

@@ -165,3 +165,15 @@ export const SNAPSHOT_LATER: Difference = {
   stderr: /Measuring a snapshot \(-l\) is not supported/,
   stdout: /^$/,
 };
+export const SIZE_LIMIT: Difference = {
+  why: "a size that JavaScript cannot count exactly is refused",
+  stderr: /Parameter 'size': '\w+' is more than 8 PiB - 1/,
+};
+export const RAW_METADATA: Difference = {
+  why: "the message names the file",
+  stderr: /preallocation=metadata is not for a plain file/,
+};
+export const MINUS: Difference = {
+  why: "the last word is the size; what stands before it is named as it was written",
+  stderr: /unrecognized option '-1'/,
+};

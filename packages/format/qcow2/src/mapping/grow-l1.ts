@@ -29,9 +29,8 @@ export async function growL1(image: Qcow2Image, needed: number): Promise<void> {
   const { clusterSize } = image.geometry;
   const bytes = needed * ENTRY_BYTES;
   if (bytes > MAX_L1_BYTES) {
-    throw new BlockError("EFBIG", `${image.nodeName}: the L1 table would be longer than 32 MiB`, {
-      op: "truncate",
-    });
+    const details = { op: "truncate", node: image.nodeName };
+    throw new BlockError("EFBIG", "Failed to grow the L1 table: File too large", details);
   }
   const clusters = Math.ceil(bytes / clusterSize);
   await image.event("l1_grow_alloc_table");

@@ -1,15 +1,16 @@
 /**
- * Changing the length of the disk: growing it.
+ * Changing the length of the disk.
  *
- * Above: driver.ts, with the node drained. Below: grow-l1.ts, zero.ts, snapshot/vm-state.ts.
+ * Above: driver.ts, with the node drained. Below: grow-l1.ts, shrink.ts, preallocate.ts, zero.ts, snapshot/vm-state.ts.
  *
- * Order on disk [C6]: VM state is dropped where the disk is about to be; a longer L1 table; then the zeroes that keep
- * a longer backing file from showing, sync; then the size field. An external
- * data file is longer before all this.
+ * Growing, on disk [C6]: a longer external data file; VM state is dropped where the disk is about to be; a longer L1
+ * table; then everything that the new part must not show is gone or zeroed, and what is to be set aside is, sync; then
+ * the size field. Shrinking: the size field, sync; then what lies past it goes.
+ * Should the header's fate be unknown, the node fails.
  *
  * Source: the qcow2 specification, "Header".
  */
-import type { TruncateOptions } from "@blocklayer/block-api";
+import type { PreallocationMode, TruncateOptions } from "@blocklayer/block-api";
 import {
   alignUp,
   BlockError,
@@ -20,10 +21,14 @@ import {
 } from "@blocklayer/bytes";
 import { geometryOf } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
+import { reclaimFileEnd } from "../refcount/reclaim.js";
 import { dropVmState } from "../snapshot/vm-state.js";
+import { flushLocked } from "../writeback/flush.js";
 import { sizeWaitsForZeroes } from "../writeback/order.js";
 import { nameClusters } from "./external-data.js";
 import { growL1, HEADER_SIZE_POSITION, writeHeaderField } from "./grow-l1.js";
+import { preallocate } from "./preallocate.js";
+import { dropPast, refuseBadTablesFrom, zeroRestOfCluster } from "./shrink.js";
 import { zeroGuest } from "./zero.js";
 
 /** Sets the length of the disk. Requires: no request is in flight; writes are prepared. */
@@ -32,24 +37,55 @@ export async function truncateGuest(
   lengthBytes: number,
   options: TruncateOptions = {},
 ): Promise<void> {
-  const { virtualSize: oldLength, clusterSize } = image.geometry;
+  const { virtualSize: oldLength } = image.geometry;
   const details = { op: "truncate", node: image.nodeName, length: lengthBytes };
-  if (lengthBytes === oldLength) return;
+  const { preallocation = "off" } = options;
   if (lengthBytes % SECTOR_SIZE_BYTES !== 0) {
     throw new BlockError("EINVAL", "The new size must be a multiple of 512", details);
   }
-  if (lengthBytes < oldLength) {
-    throw new UnsupportedError("qcow2: making a disk shorter is not supported", details);
-  }
-  if (options.preallocation !== undefined && options.preallocation !== "off") {
-    const message = `qcow2: preallocation '${options.preallocation}' is not supported when growing`;
-    throw new UnsupportedError(message, details);
-  }
+  if (lengthBytes === oldLength) return;
   if (image.header.snapshotCount > 0 && image.geometry.version < 3) {
-    const message = "qcow2: the size of a version 2 image with snapshots cannot be changed";
-    throw new UnsupportedError(message, details);
+    throw new UnsupportedError("Can't resize a v2 image which has snapshots", details);
   }
+  if (image.externalData !== undefined) refuseWithDataFile(lengthBytes < oldLength, preallocation);
+  if (lengthBytes < oldLength && preallocation !== "off") {
+    const message = "Preallocation can't be used for shrinking an image";
+    throw new BlockError("EINVAL", message, details);
+  }
+  refuseBadTablesFrom(image, Math.min(oldLength, lengthBytes));
   await withLock(image, () => image.bitmaps.beforeResize());
+  if (lengthBytes > oldLength) await growGuest(image, oldLength, lengthBytes, options);
+  else await shrinkGuest(image, lengthBytes);
+}
+
+/** What is not there yet for images whose guest data lies elsewhere. */
+function refuseWithDataFile(isShorter: boolean, preallocation: PreallocationMode): void {
+  if (!isShorter && preallocation === "off") return;
+  const what = isShorter ? "making a disk shorter" : `preallocation=${preallocation}`;
+  const message = `qcow2: ${what} is not supported with an external data file`;
+  throw new UnsupportedError(message, { op: "truncate" });
+}
+
+/** The size first; then what lies past it is given back, and the file cut. */
+async function shrinkGuest(image: Qcow2Image, lengthBytes: number): Promise<void> {
+  const { clusterSize, l1Size, l2CoverageBytes } = image.geometry;
+  await withLock(image, () => writeSize(image, lengthBytes));
+  image.changeHeader({ virtualSize: lengthBytes });
+  image.bitmaps.resize(lengthBytes);
+  // VM state stays where it is as long as the disk needs as many L1 entries; otherwise it would be found elsewhere.
+  const keepsVmState = image.geometry.l1Size === l1Size;
+  await dropPast(image, lengthBytes, keepsVmState ? l1Size * l2CoverageBytes : undefined);
+  await zeroRestOfCluster(image, lengthBytes, alignUp(lengthBytes, clusterSize));
+  await flushLocked(image);
+  await withLock(image, () => reclaimFileEnd(image));
+}
+
+async function growGuest(
+  image: Qcow2Image,
+  oldLength: number,
+  lengthBytes: number,
+  options: TruncateOptions,
+): Promise<void> {
   const needed = geometryOf({ ...image.header, virtualSize: lengthBytes }).l1Size;
   // Otherwise the disk's new part would show it.
   if (needed > image.geometry.l1Size) await withLock(image, () => dropVmState(image));
@@ -58,21 +94,65 @@ export async function truncateGuest(
   // In memory first: the zeroes lie past the old end. The file shows the new part only when it is zero [C1].
   image.changeHeader({ virtualSize: lengthBytes });
   try {
-    const zeroes = options.zeroWrite === true && image.backing !== undefined;
-    if (zeroes) await zeroGuest(image, oldLength, lengthBytes - oldLength, {});
+    const zeroed = await clearNewPart(image, oldLength, lengthBytes);
+    await fillNewPart(image, oldLength, lengthBytes, options);
+    const { clusterSize } = image.geometry;
     const named = image.externalData?.raw === true;
     await withLock(image, async () => {
       if (named) await nameClusters(image, alignUp(oldLength, clusterSize), lengthBytes);
-      if (zeroes || named) await sizeWaitsForZeroes(image);
-      const field = new Uint8Array(8);
-      writeU64(viewOf(field), 0, lengthBytes);
-      await writeHeaderField(image, HEADER_SIZE_POSITION, field);
+      await sizeWaitsForZeroes(image);
+      if (zeroed) await image.sync();
+      await writeSize(image, lengthBytes);
     });
   } catch (error) {
     image.changeHeader({ virtualSize: oldLength });
     throw error;
   }
   image.bitmaps.resize(lengthBytes);
+}
+
+/**
+ * What an earlier, longer disk left past the end goes. An external data file was cut there, and its new part is zero.
+ *
+ * @returns whether guest data was written
+ */
+async function clearNewPart(
+  image: Qcow2Image,
+  oldLength: number,
+  lengthBytes: number,
+): Promise<boolean> {
+  if (image.externalData !== undefined) return false;
+  await dropPast(image, oldLength, lengthBytes);
+  return await zeroRestOfCluster(image, oldLength, lengthBytes);
+}
+
+/** Zeroes over a longer backing file, and places for what is to have one. */
+async function fillNewPart(
+  image: Qcow2Image,
+  oldLength: number,
+  lengthBytes: number,
+  { preallocation = "off", zeroWrite = false, signal }: TruncateOptions,
+): Promise<void> {
+  const io = signal === undefined ? {} : { signal };
+  const showsBacking = zeroWrite && image.backing !== undefined;
+  const whole = Math.min(alignUp(oldLength, image.geometry.clusterSize), lengthBytes);
+  if (showsBacking && whole > oldLength) await zeroGuest(image, oldLength, whole - oldLength, io);
+  if (preallocation !== "off") {
+    // A cluster that the old end cuts may show the backing file in front of it.
+    const start = image.backing === undefined ? oldLength : whole;
+    await preallocate(image, start, lengthBytes, preallocation, io);
+  }
+  // Data that was set aside reads as zeroes by itself; what is only placed gets the flag beside, as in QEMU.
+  const isData = preallocation === "falloc" || preallocation === "full";
+  if (showsBacking && !isData && lengthBytes > whole) {
+    await zeroGuest(image, whole, lengthBytes - whole, io);
+  }
+}
+
+async function writeSize(image: Qcow2Image, lengthBytes: number): Promise<void> {
+  const field = new Uint8Array(8);
+  writeU64(viewOf(field), 0, lengthBytes);
+  await writeHeaderField(image, HEADER_SIZE_POSITION, field);
 }
 
 async function withLock(image: Qcow2Image, work: () => Promise<void>): Promise<void> {

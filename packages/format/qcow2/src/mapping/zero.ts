@@ -102,7 +102,12 @@ function readsAsZero(image: Qcow2Image, start: GuestOffset, kind: EntryKind): bo
   return kind === ENTRY_KIND.unallocated && !image.backingCovers(start);
 }
 
-async function mapOnce(image: Qcow2Image, start: GuestOffset, length: number): Promise<Mapping> {
+/** The run that a guest offset begins, from tables in memory or from the file. */
+export async function mapOnce(
+  image: Qcow2Image,
+  start: GuestOffset,
+  length: number,
+): Promise<Mapping> {
   const mapping = new Mapping();
   if (!lookup(image, start, length, mapping)) {
     (await lookupSlow(image, start, length, mapping)).settle();

@@ -8,7 +8,7 @@
  * | raised refcounts | an L2 entry that names the clusters | C2 | `l2WaitsForRefcounts` |
  * | guest and copied data | the L2 entry that shows it | C5 | `l2WaitsForData` |
  * | cached compressed data | the L2 entry that names it | S11 | `l2WaitsForCompressed` |
- * | the L2 entry that drops clusters | their lowered refcounts, their reuse, their discard | C3, D2 | `refcountsWaitForL2` |
+ * | the L2 entry, or the L1 entry, that drops clusters | their lowered refcounts, their reuse, their discard | C3, D2 | `refcountsWaitForL2` |
  * | a new L2 table, and its refcount | the L1 entry that names it | C2, C6 | `l1WaitsForTable` |
  * | a new refcount block | the refcount-table entry that names it | C6 | `refcountTableWaitsForBlock` |
  * | a new L1 or refcount table | the header field that names it | C6 | `headerWaitsForTable` |
@@ -38,7 +38,7 @@ export function l2WaitsForCompressed(image: Qcow2Image): MaybePromise<void> {
 }
 
 /**
- * [C3, D2] Makes every L2 entry changed so far durable, so that the clusters that they dropped may be
+ * [C3, D2] Makes every L2 entry, and every L1 entry, changed so far durable, so that the clusters that they dropped may be
  * counted down, taken again and discarded. Done once for many drops: see refcount/free.ts.
  *
  * Holds: the image lock. Suspends: yes.

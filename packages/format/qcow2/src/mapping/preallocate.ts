@@ -1,0 +1,142 @@
+/**
+ * Giving clusters a place in the file before anything is written to them.
+ *
+ * Above: truncate.ts, create.ts; no request is in flight. Below: allocate.ts, the file child.
+ *
+ * 1. What has a place keeps it. What gets one reads as zeroes: it lies past the end of the file, or is zeroed there before
+ *    an entry names it [C1, C5].
+ * 2. The layout is that of a guest that writes the range in order, as in QEMU.
+ * 3. `metadata` only makes the file long enough; `falloc` has the file system set the space aside, and `full` has it
+ *    written. Both ask before the first entry is linked, for as much as can be needed, and give back the rest.
+ */
+import type { PreallocationMode, RequestOptions } from "@blocklayer/block-api";
+import { alignDown, alignUp, divideRoundUp } from "@blocklayer/bytes";
+import { ENTRY_BYTES, type Geometry, type GuestOffset, type HostOffset } from "../geometry.js";
+import type { Qcow2Image } from "../image.js";
+import { writeHostZeroes } from "../host-zeroes.js";
+import { usedFileEnd } from "../refcount/reclaim.js";
+import { abandon, buildChunk, linkAllocation } from "./allocate.js";
+import type { PendingAllocation } from "./pending.js";
+import { withClusters } from "./write.js";
+
+/** One part is at most so long, as a guest's longest write. */
+const MAX_PART_BYTES = 2 ** 30;
+
+/**
+ * Gives every cluster of a range a place.
+ *
+ * @param start - rounded down to clusters
+ * @throws BlockError `EFBIG`, `ENOSPC` and others of the file. **After failure:** some have a place
+ */
+export async function preallocate(
+  image: Qcow2Image,
+  start: GuestOffset,
+  end: GuestOffset,
+  mode: Exclude<PreallocationMode, "off">,
+  options: RequestOptions = {},
+): Promise<void> {
+  const { clusterSize } = image.geometry;
+  const first = alignDown(start, clusterSize);
+  if (first >= end) return;
+  const file = new GrowingFile(image, mode);
+  await file.reserve(spaceFor(image.geometry, first, end));
+  let usedEnd = 0;
+  for (let at = first; at < end; ) {
+    options.signal?.throwIfAborted();
+    const from = at;
+    const length = Math.min(end - from, MAX_PART_BYTES);
+    const part = await withClusters(image, from, 1, options.signal, () =>
+      placePart(image, from, length, file),
+    );
+    usedEnd = Math.max(usedEnd, part.hostEnd);
+    at += part.lengthBytes;
+  }
+  await file.finish(usedEnd);
+}
+
+/** Bytes that the clusters of a range can need, with every table that may come with them. */
+function spaceFor(geometry: Geometry, start: GuestOffset, end: GuestOffset): number {
+  const { clusterSize, l2CoverageBytes, refcountBlockEntries } = geometry;
+  const data = divideRoundUp(end - start, clusterSize);
+  const tables = divideRoundUp(end, l2CoverageBytes) - Math.floor(start / l2CoverageBytes);
+  const blocks = divideRoundUp(data + tables, refcountBlockEntries) + 2;
+  const refcountTable = 2 * divideRoundUp(blocks * ENTRY_BYTES, clusterSize);
+  return (data + tables + blocks + refcountTable) * clusterSize;
+}
+
+/** What one step placed. */
+interface PlacedPart {
+  readonly lengthBytes: number;
+  /** No byte of it lies at or behind this. */
+  readonly hostEnd: HostOffset;
+}
+
+/** Holds: the image lock. */
+async function placePart(
+  image: Qcow2Image,
+  at: GuestOffset,
+  length: number,
+  file: GrowingFile,
+): Promise<PlacedPart> {
+  const chunk = await buildChunk(image, at, length);
+  chunk.epoch.settle();
+  const { allocations, lengthBytes } = chunk;
+  let linked = 0;
+  try {
+    for (const one of allocations) {
+      // With the zero flag it has a place, and keeps the flag.
+      if (!one.inPlace) await link(image, one, file);
+      image.pending.remove(one);
+      linked++;
+    }
+  } finally {
+    await abandon(image, allocations.slice(linked));
+  }
+  const hostEnd = alignUp(chunk.hostOffset + lengthBytes, image.geometry.clusterSize);
+  return { lengthBytes, hostEnd };
+}
+
+async function link(image: Qcow2Image, one: PendingAllocation, file: GrowingFile): Promise<void> {
+  await file.makeZero(one.hostOffset, one.lengthBytes);
+  await linkAllocation(image, one);
+}
+
+/** The image file while it grows: which of it reads as zeroes, and how long it must be. */
+class GrowingFile {
+  readonly #image: Qcow2Image;
+  readonly #mode: Exclude<PreallocationMode, "off">;
+  /** What lies behind was not in the file before, and was written by nobody but our tables. */
+  readonly #oldEnd: HostOffset;
+
+  constructor(image: Qcow2Image, mode: Exclude<PreallocationMode, "off">) {
+    this.#image = image;
+    this.#mode = mode;
+    this.#oldEnd = image.file.lengthBytes;
+  }
+
+  /** Has so much space set aside behind the end of the file. */
+  async reserve(lengthBytes: number): Promise<void> {
+    const { file, geometry } = this.#image;
+    if (this.#mode === "metadata" || !file.capabilities.truncate) return;
+    const end = alignUp(this.#oldEnd, geometry.clusterSize) + lengthBytes;
+    await file.truncate(end, { preallocation: this.#mode });
+  }
+
+  /** Makes a range that was in the file before read as zeroes. */
+  async makeZero(hostOffset: HostOffset, lengthBytes: number): Promise<void> {
+    const { overlap, file } = this.#image;
+    const inside = Math.min(lengthBytes, this.#oldEnd - hostOffset);
+    if (inside <= 0) return;
+    overlap.check(hostOffset, inside, 0);
+    await writeHostZeroes(file, hostOffset, inside, { mayUnmap: this.#mode === "metadata" });
+  }
+
+  /** Gives the file its length: behind what was placed, and behind every table. */
+  async finish(usedEnd: HostOffset): Promise<void> {
+    const image = this.#image;
+    const { file } = image;
+    if (!file.capabilities.truncate) return;
+    const end = this.#mode === "metadata" ? usedEnd : Math.max(usedEnd, await usedFileEnd(image));
+    if (this.#mode !== "metadata" || file.lengthBytes < end) await file.truncate(end);
+  }
+}
