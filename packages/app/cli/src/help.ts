@@ -12,6 +12,7 @@ blocklayer's disk image tool: qemu-img's words
     -V, --version    show the version and exit
 
 Commands:
+  amend [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename
   bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]]
          [-g granularity] [--image-opts] [-f fmt] filename bitmap
   check [--image-opts] [-q] [-f fmt] [--output=ofmt] [-T src_cache] [-U] filename

@@ -10,6 +10,7 @@ import type { Command, Terminal } from "./terminal.js";
 import { VERSION } from "./version.js";
 
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  amend: async () => (await import("./commands/amend.js")).amend,
   bitmap: async () => (await import("./commands/bitmap.js")).bitmap,
   check: async () => (await import("./commands/check.js")).check,
   compare: async () => (await import("./commands/compare.js")).compare,

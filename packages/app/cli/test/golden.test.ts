@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { blk, type Transcript } from "./support/fake-terminal.js";
 import { makeFixtures } from "./support/fixtures.js";
 import type { Difference } from "./support/golden-case.js";
+import { AMEND_CASES } from "./support/golden-amend.js";
 import { BITMAP_CASES } from "./support/golden-bitmap.js";
 import { CHECK_CASES } from "./support/golden-check.js";
 import { COMPARE_CASES } from "./support/golden-compare.js";
@@ -31,6 +32,7 @@ const TABLES = {
   snapshot: SNAPSHOT_CASES,
   measure: MEASURE_CASES,
   resize: RESIZE_CASES,
+  amend: AMEND_CASES,
 };
 
 describe.runIf(hasQemu)("blk must answer as qemu-img does", () => {

@@ -95,6 +95,8 @@ export interface DriverDefinition {
   readonly passThrough?: boolean;
   readonly openOptions: OptionSchema;
   readonly createOptions?: OptionSchema;
+  /** What `amend` of an open driver takes; absent: the format's options cannot be changed. */
+  readonly amendOptions?: OptionSchema;
   /** Options that `reopen` may change. */
   readonly reopenOptions?: readonly string[];
   /** `nbd:`-like prefixes of file names that belong to this protocol. */

@@ -18,6 +18,7 @@ import type { IoVector, MaybePromise } from "@blocklayer/bytes";
 import type { BitmapControl } from "./bitmaps.js";
 import type { DebugControl, DebugEvent } from "./debug.js";
 import type { BlockLimits } from "./limits.js";
+import type { OptionValues } from "./options.js";
 import type { Permissions } from "./permissions.js";
 import type {
   BlockStatusOptions,
@@ -140,10 +141,23 @@ export interface BlockDriver extends BlockIo {
   readonly bitmaps?: BitmapControl | undefined;
   /** Internal snapshots, where the format keeps them. */
   readonly snapshots?: SnapshotControl;
+  /**
+   * Changes options of the format, durably. All is checked before anything changes.
+   *
+   * Requires: no other request is in flight.
+   * @param values - checked against the definition's `amendOptions`
+   */
+  amend?(values: OptionValues, options?: AmendDriverOptions): MaybePromise<void>;
   /** Hears of a moment in the work of the driver above. It may wait (parked), and it never fails. */
   readonly debugEvent?: ((event: DebugEvent) => MaybePromise<void>) | undefined;
   /** Drivers that park requests: how to ask for it. */
   readonly debug?: DebugControl;
+}
+
+/** Options of `amend`. */
+export interface AmendDriverOptions extends RequestOptions {
+  /** Told how far it is, now and then. One amend may count from 0 more than once. */
+  readonly onProgress?: (done: number, total: number) => void;
 }
 
 /** A format's own facts, in the words of qemu-img's JSON (`cluster-size`, `compat`, …). */

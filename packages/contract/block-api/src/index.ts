@@ -18,6 +18,7 @@ export type {
 } from "./definition.js";
 export { DEBUG_EVENTS, type DebugControl, type DebugEvent, type DebugObserver } from "./debug.js";
 export {
+  type AmendDriverOptions,
   type BlockCapabilities,
   type BlockChild,
   type BlockDriver,

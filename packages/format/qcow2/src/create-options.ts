@@ -48,7 +48,7 @@ import {
 } from "./header/header.js";
 
 /** Smaller clusters leave no room for a table of feature names: QEMU writes none there. */
-const MIN_CLUSTER_BITS_FOR_NAMES = 13;
+export const MIN_CLUSTER_BITS_FOR_NAMES = 13;
 const PREALLOCATIONS: readonly PreallocationMode[] = ["off", "metadata", "falloc", "full"];
 const DEFAULT_CLUSTER_BYTES = 65536;
 const DEFAULT_REFCOUNT_BITS = 16;
@@ -302,7 +302,8 @@ function dataFileExtension(name: string): HeaderExtension {
   return { type: EXTENSION.dataFile, data: new TextEncoder().encode(name) };
 }
 
-function featureNameExtension(): HeaderExtension {
+/** The table of feature names of a new image. */
+export function featureNameExtension(): HeaderExtension {
   const rows = FEATURE_NAMES.map(encodeFeatureName);
   const data = new Uint8Array(rows.reduce((sum, row) => sum + row.length, 0));
   let at = 0;

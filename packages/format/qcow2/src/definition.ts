@@ -1,6 +1,7 @@
 /** How the qcow2 driver introduces itself to a graph. */
 import type { BlockDriver, DriverDefinition, OpenContext } from "@blocklayer/block-api";
 import { assert, viewOf } from "@blocklayer/bytes";
+import { amendOptions } from "./amend/options.js";
 import { createQcow2 } from "./create.js";
 import { createOptions } from "./create-options.js";
 import { QCOW2_MAGIC } from "./header/header.js";
@@ -14,6 +15,7 @@ export const qcow2Driver: DriverDefinition = {
   kind: "format",
   openOptions,
   createOptions,
+  amendOptions,
   reopenOptions,
   probe: (head) => (looksLikeQcow2(head) ? 100 : 0),
   open: (context) => openFor(context),

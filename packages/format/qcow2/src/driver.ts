@@ -16,7 +16,9 @@ import type {
   BlockStatus,
   BlockStatusOptions,
   CheckResult,
+  AmendDriverOptions,
   FormatInfo,
+  OptionValues,
   ReopenRequest,
   RequestOptions,
   SnapshotControl,
@@ -34,6 +36,8 @@ import {
   UnsupportedError,
 } from "@blocklayer/bytes";
 import { activateImage, inactivateImage } from "./activation.js";
+import { amendImage } from "./amend/amend.js";
+import { requestOf } from "./amend/options.js";
 import { Qcow2Bitmaps } from "./bitmap/control.js";
 import { checkQcow2 } from "./check/check.js";
 import { writeCompressed } from "./compressed/write.js";
@@ -309,6 +313,24 @@ export class Qcow2Driver implements BlockDriver {
     // A snapshot's view has a header of its own: a check is of the image.
     const stored = snapshot === undefined ? header : await readHeader(file);
     return checkQcow2(file, stored, options);
+  }
+
+  async amend(values: OptionValues, options: AmendDriverOptions = {}): Promise<void> {
+    this.#begin("amend", 0, 0, options);
+    const request = requestOf(this.#image.header, values);
+    const { signal, onProgress = () => {} } = options;
+    await this.#change("amend", async () => {
+      const old = this.#image;
+      const io = signal === undefined ? {} : { signal };
+      // An image that takes this one's place finds its bitmaps in the file.
+      await this.#storeBitmaps();
+      this.#image = await amendImage(old, request, onProgress, io);
+      if (this.#image === old) return;
+      this.#bitmaps = this.#bitmapsOf(this.#image);
+      old.compressedCache?.free();
+      await settleCompressedCache(this.#image);
+      await old.releaseCodec();
+    });
   }
 
   /** Runs a change of the image, with everything that comes before and after each. */

@@ -127,6 +127,7 @@ export class Qcow2Image {
   #fileEnd = 0;
 
   constructor(parts: ImageParts) {
+    this.#parts = parts;
     this.nodeName = parts.nodeName;
     this.file = parts.file;
     this.backing = parts.backing;

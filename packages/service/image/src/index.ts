@@ -1,4 +1,5 @@
 /** The services behind qemu-img's words. Start reading in open/open-image.ts. */
+export { amendImage, type AmendImageOptions } from "./amend/amend-image.js";
 export {
   type BitmapAction,
   copyBitmaps,

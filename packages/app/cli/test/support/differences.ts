@@ -177,3 +177,27 @@ export const MINUS: Difference = {
   why: "the last word is the size; what stands before it is named as it was written",
   stderr: /unrecognized option '-1'/,
 };
+export const REBASE_INSTEAD: Difference = {
+  why: "one line",
+  stderr: /Cannot amend the backing file\. You can use 'rebase' instead\./,
+};
+export const CREATION_ONLY: Difference = {
+  why: "one line",
+  stderr: /Invalid parameter 'cluster_size'\. This option is only supported for image creation/,
+};
+export const AMEND_OPTION: Difference = {
+  why: "the message lists what there is",
+  stderr: /option 'frob' is unknown; known are: backing_file, /,
+};
+export const CHOICES_ANY: Difference = {
+  why: "the message lists what there is",
+  stderr: /option 'compat' must be one of 0\.10, 1\.1, v2, v3, not '2'/,
+};
+export const NUMBER: Difference = {
+  why: "the message says what was written",
+  stderr: /option 'refcount_bits' must be a whole number/,
+};
+export const AMEND_HELP: Difference = {
+  why: "the texts are blocklayer's own, and what is not supported is not listed",
+  stdout: /^Amend options for 'qcow2':\n.*size=<size>/s,
+};

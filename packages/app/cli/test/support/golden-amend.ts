@@ -1,0 +1,53 @@
+/** `amend`: every image here is changed in turn, so the order counts. */
+import {
+  AMEND_HELP,
+  AMEND_OPTION,
+  CHOICES_ANY,
+  CREATION_ONLY,
+  NUMBER,
+  REBASE_INSTEAD,
+} from "./differences.js";
+import { type GoldenCase, line } from "./golden-case.js";
+
+const amended = (words: string, makes: string): GoldenCase => line(words, { makes, alike: "disk" });
+
+export const AMEND_CASES: readonly GoldenCase[] = [
+  line("amend"),
+  line("amend same.qcow2"),
+  line("amend -o compat=0.10"),
+  amended("amend -o compat=0.10 same.qcow2", "same.qcow2"),
+  line("info same.qcow2"),
+  line("check same.qcow2"),
+  amended("amend -o compat=1.1,lazy_refcounts=on same.qcow2", "same.qcow2"),
+  line("info same.qcow2"),
+  amended("amend -q -o lazy_refcounts=off same.qcow2", "same.qcow2"),
+  amended("amend -o refcount_bits=32 same.qcow2", "same.qcow2"),
+  line("info same.qcow2"),
+  line("amend -o compat=0.10 same.qcow2"),
+  line("amend -o refcount_bits=3 same.qcow2"),
+  amended("amend -o compat=0.10,refcount_bits=16 same.qcow2", "same.qcow2"),
+  line("amend -o refcount_bits=8 same.qcow2"),
+  line("amend -o lazy_refcounts=on same.qcow2"),
+  amended("amend -o compat=v3 -t none same.qcow2", "same.qcow2"),
+  line("amend -o compat=0.10,lazy_refcounts=on same.qcow2"),
+  amended("amend -o compat=1.1 same.qcow2", "same.qcow2"),
+  amended("amend --force -o size=5M same.qcow2", "same.qcow2"),
+  amended("amend -o size=0 same.qcow2", "same.qcow2"),
+  line("amend -o size=5000001 same.qcow2"),
+  line("amend -o data_file=x same.qcow2"),
+  line("amend -o data_file_raw=on same.qcow2"),
+  line("amend -o backing_file=x same.qcow2", { differs: REBASE_INSTEAD }),
+  line("amend -o cluster_size=4k same.qcow2", { differs: CREATION_ONLY }),
+  line("amend -o frob=1 same.qcow2", { differs: AMEND_OPTION }),
+  line("amend -o compat=2 same.qcow2", { differs: CHOICES_ANY }),
+  line("amend -o refcount_bits=x same.qcow2", { differs: NUMBER }),
+  line("amend -t fast -o compat=1.1 same.qcow2"),
+  line("amend -o compat=1.1 gone"),
+  line("amend -o compat=1.1 same.qcow2 more"),
+  line("amend -f raw -o size=2M data.raw"),
+  line("amend -o size=2M data.raw"),
+  line("amend -f qcow2 -o help", { differs: AMEND_HELP }),
+  line("amend -o help same.qcow2", { differs: AMEND_HELP }),
+  line("amend -f raw -o help"),
+  amended("amend --image-opts -o compat=1.1 driver=qcow2,file.filename=same.qcow2", "same.qcow2"),
+];
