@@ -9,6 +9,8 @@ import { UsageError } from "./command-line.js";
 export function describeError(error: unknown): string {
   if (error instanceof UsageError) return error.message;
   if (error instanceof BlockError) return oneLine(error.message);
+  // Closing failed as well, after what is to be told.
+  if (error instanceof Error && "suppressed" in error) return describeError(error.suppressed);
   if (error instanceof AggregateError) return error.errors.map(describeError).join("; ");
   if (error instanceof Error && !(error instanceof AssertionError)) {
     const code = (error as NodeJS.ErrnoException).code;

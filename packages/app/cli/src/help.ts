@@ -16,6 +16,7 @@ Commands:
   bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]]
          [-g granularity] [--image-opts] [-f fmt] filename bitmap
   check [--image-opts] [-q] [-f fmt] [--output=ofmt] [-T src_cache] [-U] filename
+  commit [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename
   compare [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2
   convert [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C]
           [-c [--compression-level=level]] [-p] [-q] [-n] [-f fmt]
@@ -29,6 +30,7 @@ Commands:
   snapshot [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename
   measure [--output=ofmt] [-O output_fmt] [-o options] [-U]
           [--size N | [--image-opts] [-f fmt] filename]
+  rebase [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] -b backing_file [-F backing_fmt] filename
   resize [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size
 
 Parameters:
@@ -46,10 +48,10 @@ Parameters:
   prealloc      off, metadata, falloc or full
 
   -a            snapshot: make the disk what it was then
-  -b, -B        the image that shows through where the new one has nothing
+  -b, -B        the image that shows through where the new one has nothing; commit: the image to write into
   -c            compress (qcow2); snapshot: make one
   -C            try to copy without reading; falls back to reading
-  -d            snapshot: delete the first one of that name
+  -d            snapshot: delete the first one of that name; commit: leave the image as it is
   -l            convert: the disk as it was in a snapshot; snapshot: list them
   -m            how many requests to keep in flight, 1 to 16 (default 8)
   --size        measure: the length of a disk without data
@@ -59,7 +61,7 @@ Parameters:
   -r            bytes a second at most
   -s            compare: sizes and allocation must be the same, too
   -S            how many zero bytes in a row make a hole (default 4k); 0: write them all
-  -u            create: do not look at the backing file
+  -u            create, rebase: do not look at the backing file
   -U            open even if another program has the image open for writing
   -W            write out of order
   --compression-level

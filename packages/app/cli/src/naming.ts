@@ -6,6 +6,17 @@ export async function whileOpening<T>(filename: string, work: () => Promise<T>):
   return await withPrefix(`Could not open '${filename}': `, filename, work);
 }
 
+/** Errors of work on `filename` that begins with opening it: what comes later speaks for itself. */
+export async function whileWorkingOn<T>(filename: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const isLater = error instanceof BlockError && error.op !== undefined && error.op !== "open";
+    if (isLater) throw error;
+    return await whileOpening(filename, () => Promise.reject(error as Error));
+  }
+}
+
 /** Errors of making `filename`. `what` tells more: `error while converting qcow2: `. */
 export async function whileMaking<T>(
   filename: string,

@@ -13,6 +13,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   amend: async () => (await import("./commands/amend.js")).amend,
   bitmap: async () => (await import("./commands/bitmap.js")).bitmap,
   check: async () => (await import("./commands/check.js")).check,
+  commit: async () => (await import("./commands/commit.js")).commit,
   compare: async () => (await import("./commands/compare.js")).compare,
   convert: async () => (await import("./commands/convert.js")).convert,
   create: async () => (await import("./commands/create.js")).create,
@@ -21,6 +22,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   map: async () => (await import("./commands/map.js")).map,
   snapshot: async () => (await import("./commands/snapshot.js")).snapshot,
   measure: async () => (await import("./commands/measure.js")).measure,
+  rebase: async () => (await import("./commands/rebase.js")).rebase,
   resize: async () => (await import("./commands/resize.js")).resize,
 };
 

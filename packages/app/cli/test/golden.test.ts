@@ -16,6 +16,7 @@ import { INFO_CASES } from "./support/golden-info.js";
 import { MAP_CASES } from "./support/golden-map.js";
 import { SNAPSHOT_CASES } from "./support/golden-snapshot.js";
 import { MEASURE_CASES } from "./support/golden-measure.js";
+import { COMMIT_CASES, REBASE_CASES } from "./support/golden-rebase.js";
 import { RESIZE_CASES } from "./support/golden-resize.js";
 import { USAGE_CASES } from "./support/golden-usage.js";
 import { hasQemu, must, tool } from "./support/qemu.js";
@@ -30,6 +31,8 @@ const TABLES = {
   compare: COMPARE_CASES,
   convert: CONVERT_CASES,
   snapshot: SNAPSHOT_CASES,
+  rebase: REBASE_CASES,
+  commit: COMMIT_CASES,
   measure: MEASURE_CASES,
   resize: RESIZE_CASES,
   amend: AMEND_CASES,

@@ -10,6 +10,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { UsageError } from "../src/command-line.js";
 import { describeError } from "../src/describe-error.js";
 import { infoText } from "../src/output/info-text.js";
 import { percentText } from "../src/output/percent.js";
@@ -203,7 +204,7 @@ test("check must end with 2 for errors and 63 for a format without checks", asyn
 });
 
 test("what this version does not do must be refused by name", async () => {
-  for (const words of ["rebase a", "check -r all a"]) {
+  for (const words of ["dd if=a", "check -r all a"]) {
     const { status, stderr } = await blk(words.split(" "));
     expect([words, status, stderr]).toEqual([
       words,
@@ -235,6 +236,11 @@ test("describeError() must keep the stack of a bug, and only of a bug", () => {
   expect(describeError(new TypeError("x is not a function"))).toMatch(
     /please report.*\n.*TypeError/s,
   );
+  const both = Object.assign(new Error(""), {
+    error: new Error("b"),
+    suppressed: new UsageError("a"),
+  });
+  expect(describeError(both)).toBe("a");
   const gone = Object.assign(new Error("ENOENT: no such file"), { code: "ENOENT" });
   expect(describeError(gone)).toBe("ENOENT: no such file");
 });

@@ -16,6 +16,7 @@
  */
 import type { IoVector, MaybePromise } from "@blocklayer/bytes";
 import type { BitmapControl } from "./bitmaps.js";
+import type { BackingReference } from "./definition.js";
 import type { DebugControl, DebugEvent } from "./debug.js";
 import type { BlockLimits } from "./limits.js";
 import type { OptionValues } from "./options.js";
@@ -148,6 +149,14 @@ export interface BlockDriver extends BlockIo {
    * @param values - checked against the definition's `amendOptions`
    */
   amend?(values: OptionValues, options?: AmendDriverOptions): MaybePromise<void>;
+  /**
+   * Writes the name of another backing file into the image, or of none, durably. What the driver has open stays.
+   *
+   * Requires: no other request is in flight.
+   */
+  changeBacking?(reference: BackingReference | undefined): MaybePromise<void>;
+  /** Drops every cluster of the disk, so that the backing file shows everywhere. Requires: as `changeBacking`. */
+  makeEmpty?(): MaybePromise<void>;
   /** Hears of a moment in the work of the driver above. It may wait (parked), and it never fails. */
   readonly debugEvent?: ((event: DebugEvent) => MaybePromise<void>) | undefined;
   /** Drivers that park requests: how to ask for it. */

@@ -10,6 +10,7 @@
  */
 import type {
   BitmapControl,
+  BackingReference,
   BlockCapabilities,
   BlockDriver,
   BlockLimits,
@@ -38,6 +39,7 @@ import {
 import { activateImage, inactivateImage } from "./activation.js";
 import { amendImage } from "./amend/amend.js";
 import { requestOf } from "./amend/options.js";
+import { changeBacking, makeEmpty } from "./backing/change.js";
 import { Qcow2Bitmaps } from "./bitmap/control.js";
 import { checkQcow2 } from "./check/check.js";
 import { writeCompressed } from "./compressed/write.js";
@@ -313,6 +315,16 @@ export class Qcow2Driver implements BlockDriver {
     // A snapshot's view has a header of its own: a check is of the image.
     const stored = snapshot === undefined ? header : await readHeader(file);
     return checkQcow2(file, stored, options);
+  }
+
+  changeBacking(reference: BackingReference | undefined): Promise<void> {
+    this.#begin("rebase", 0, 0);
+    return this.#change("rebase", () => changeBacking(this.#image, reference));
+  }
+
+  makeEmpty(): Promise<void> {
+    this.#begin("make empty", 0, 0);
+    return this.#change("make empty", () => makeEmpty(this.#image));
   }
 
   async amend(values: OptionValues, options: AmendDriverOptions = {}): Promise<void> {

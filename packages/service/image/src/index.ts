@@ -7,6 +7,7 @@ export {
   editBitmap,
 } from "./bitmap/edit-bitmaps.js";
 export { checkImage, type CheckImageOptions, type CheckImageResult } from "./info/check-image.js";
+export { commitImage, type CommitOptions } from "./commit/commit-image.js";
 export { compareImages } from "./compare/compare-images.js";
 export type { CompareOptions, CompareResult } from "./compare/types.js";
 export { convertImage } from "./copy/convert-image.js";
@@ -45,5 +46,6 @@ export {
   listSnapshots,
 } from "./snapshot/change-snapshots.js";
 export { parseSnapshotParam } from "./snapshot/snapshot-param.js";
+export { rebaseImage, type RebaseOptions } from "./rebase/rebase-image.js";
 export { resizeImage, type ResizeOptions } from "./resize/resize-image.js";
 export type { DriverChoice, ImageSource, OpenImageOptions } from "./open/types.js";

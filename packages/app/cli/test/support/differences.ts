@@ -201,3 +201,12 @@ export const AMEND_HELP: Difference = {
   why: "the texts are blocklayer's own, and what is not supported is not listed",
   stdout: /^Amend options for 'qcow2':\n.*size=<size>/s,
 };
+export const NO_LOOP: Difference = {
+  why: "an image on itself, or in its own chain, is refused by name, also with -u",
+  status: 1,
+  stderr: /Could not change the backing file to '[\w.]+': it is the image itself/,
+};
+export const NEW_BACKING_GONE: Difference = {
+  why: "blk says once which file could not be opened",
+  stderr: /Could not open new backing file 'gone\.qcow2': No such file or directory/,
+};

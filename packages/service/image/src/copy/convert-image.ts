@@ -52,13 +52,16 @@ export async function convertImage(options: ConvertOptions): Promise<ConvertResu
     targetIsZero: isZeroTarget,
     signal,
   });
-  const alignment = Math.min(alignUp(Math.max(unitBytes, 4 * KiB), 4 * KiB), MAX_GRANULE_BYTES);
+  const isBare = options.targetBacking?.bareLayers === true;
+  const unit = Math.min(alignUp(Math.max(unitBytes, 4 * KiB), 4 * KiB), MAX_GRANULE_BYTES);
+  const alignment = isBare ? SECTOR_SIZE_BYTES : unit;
   const itemBytes = options.compressed === true ? COMPRESSED_ITEM_BYTES : ITEM_BYTES;
   const planner = new Planner(sources, {
     alignment,
     maxDataBytes: Math.max(itemBytes, alignment),
     zeroesAreData: sparseBytes === 0,
     backingLengthBytes: options.targetBacking?.lengthBytes,
+    bareLayers: isBare,
     signal,
   });
   const progress = new Progress(sources.lengthBytes, options.onProgress);

@@ -34,6 +34,8 @@ export interface PlanOptions {
   readonly zeroesAreData: boolean;
   /** Length of the target's backing image; `undefined`: it has none. */
   readonly backingLengthBytes: number | undefined;
+  /** What the sources do not hold themselves is the target's: see `TargetBacking.bareLayers`. */
+  readonly bareLayers?: boolean;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -129,7 +131,8 @@ export class Planner {
   }
 
   #kindOf(offset: number, status: LayeredStatus): WorkKind {
-    const { zeroesAreData, backingLengthBytes } = this.#options;
+    const { zeroesAreData, backingLengthBytes, bareLayers } = this.#options;
+    if (bareLayers === true && !status.allocated) return "backing";
     const hasBacking = backingLengthBytes !== undefined;
     if (status.zero) {
       if (hasBacking && offset >= backingLengthBytes) return "backing";

@@ -44,6 +44,11 @@ export interface TargetBacking {
    * the target's backing image; `Infinity` when no layer is shared.
    */
   readonly ownLayers?: number;
+  /**
+   * The sources were opened without what lies below them: what they do not hold themselves is left to the target, and
+   * borders are kept to the sector, since nothing can be read beside them. Default `false`.
+   */
+  readonly bareLayers?: boolean;
 }
 
 /** A range that could not be read. */
