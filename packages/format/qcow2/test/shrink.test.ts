@@ -242,3 +242,39 @@ describeWithQemu("truncate() and the real qemu-img", () => {
     await disk.close();
   });
 });
+
+describe("truncate() beside VM state", () => {
+  const COVERAGE = 512 * 64;
+
+  async function resized(
+    ...lengths: readonly number[]
+  ): Promise<{ state: number; counts: unknown }> {
+    const memory = await createInMemory({ size: 4 * COVERAGE, cluster_size: 512 });
+    const disk = await openQcow2({ file: directChild(memory) });
+    await disk.writev(0, IoVector.of(stampedBytes(1, 0, 4 * COVERAGE)));
+    await disk.snapshots.writeVmState(0, IoVector.of(new Uint8Array(4096).fill(9)));
+    for (const length of lengths) await disk.truncate(length);
+    const state = new Uint8Array(4096);
+    await disk.snapshots.readVmState(0, IoVector.of(state));
+    // The state is all there or all gone, and no guest finds it on the disk.
+    expect(new Set(state).size).toBe(1);
+    const content = await contentOf(disk);
+    const kept = Math.min(4 * COVERAGE, ...lengths);
+    expect(isZero(content.subarray(kept))).toBe(true);
+    await disk.close();
+    return { state: state[0] as number, counts: await counts(memory.bytes) };
+  }
+
+  const clean = { corruptions: 0, leaks: 0 };
+
+  test("must keep it while it lies where it lay", async () => {
+    expect(await resized(4 * COVERAGE - 2048)).toEqual({ state: 9, counts: clean });
+    expect(await resized(4 * COVERAGE - 2048, 4 * COVERAGE)).toEqual({ state: 9, counts: clean });
+  });
+
+  test("must drop it when the disk needs more or fewer L1 entries", async () => {
+    expect(await resized(2 * COVERAGE)).toEqual({ state: 0, counts: clean });
+    expect(await resized(6 * COVERAGE)).toEqual({ state: 0, counts: clean });
+    expect(await resized(2 * COVERAGE, 8 * COVERAGE)).toEqual({ state: 0, counts: clean });
+  });
+});
