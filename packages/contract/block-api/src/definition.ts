@@ -17,6 +17,11 @@ export interface OpenContext {
   /** The node's name, for messages. */
   readonly nodeName: string;
   readonly readOnly: boolean;
+  /**
+   * The image is opened to be checked or repaired: what is wrong with it does not keep it from being opened for
+   * writing, and opening repairs nothing by itself. Absent: `false`.
+   */
+  readonly forCheck?: boolean;
   /** Checked against `openOptions`; defaults filled in. */
   readonly options: OptionValues;
   /** What the node's users hold and share; byte stores turn this into locks. */

@@ -136,8 +136,15 @@ export interface BlockDriver extends BlockIo {
   allocatedBytes?(): MaybePromise<number>;
   /** Counters and sizes worth watching. */
   statistics?(): Readonly<Record<string, number | boolean | string>>;
-  /** Looks for broken metadata. Read-only. */
-  check?(options?: RequestOptions): MaybePromise<CheckResult>;
+  /**
+   * Looks for broken metadata, and mends it when asked to. Without `fix` read-only.
+   *
+   * @throws BlockError `EACCES` when `fix` is given and the image is open read-only, `EIO` when what is broken
+   *   cannot be mended by the given kind of repair
+   *
+   * **Caller:** with `fix` no request runs beside it: the node is drained.
+   */
+  check?(options?: CheckOptions): MaybePromise<CheckResult>;
   /** Dirty bitmaps, where the format keeps them. */
   readonly bitmaps?: BitmapControl | undefined;
   /** Internal snapshots, where the format keeps them. */
@@ -194,10 +201,27 @@ export interface StoredBitmap {
   readonly flags: readonly ("in-use" | "auto")[];
 }
 
-/** What a check found. Counts as in qemu-img's JSON. */
+/** What a repair may change: refcounts that are too high, or everything that is broken. */
+export type RepairKind = "leaks" | "all";
+
+/** Options of `check`. */
+export interface CheckOptions extends RequestOptions {
+  /** Mend what is found. Absent: only look. */
+  readonly fix?: RepairKind;
+  /**
+   * Hears of everything that a repair takes out of the image, as it is decided, also of what `findings` has no
+   * room for.
+   */
+  readonly onDropped?: (message: string) => void;
+}
+
+/** What a check found, behind a repair: what is left. Counts as in qemu-img's JSON. */
 export interface CheckResult {
   readonly corruptions: number;
   readonly leaks: number;
+  /** What a repair mended. Absent without one. */
+  readonly corruptionsFixed?: number;
+  readonly leaksFixed?: number;
   /** Things that could not be checked. */
   readonly checkErrors: number;
   readonly imageEndOffset?: number;
@@ -210,9 +234,9 @@ export interface CheckResult {
   readonly findingsOmitted: number;
 }
 
-/** One thing that is wrong with an image. */
+/** One thing that is wrong with an image, or was: `repaired` without loss, `dropped` is gone from the image. */
 export interface CheckFinding {
-  readonly severity: "corruption" | "leak" | "error";
+  readonly severity: "corruption" | "leak" | "error" | "repaired" | "dropped";
   readonly message: string;
 }
 

@@ -17,6 +17,8 @@ import {
   type BlockLimits,
   type BlockStatus,
   type BlockStatusOptions,
+  type CheckOptions,
+  type CheckResult,
   PERMISSION,
   type RequestOptions,
   type SnapshotControl,
@@ -56,7 +58,7 @@ export class BlockBackend implements AsyncDisposable {
   readonly #edge: Edge;
   readonly #io: NodeIo;
   readonly #writethrough: boolean;
-  /** One `truncate` at a time has the permission for it. */
+  /** One `truncate` or repair at a time has the permission for it. */
   readonly #resizing: CoMutex = new CoMutex("truncate");
   readonly #rights: ChangeRights = {
     refuseClosed: (op) => this.#refuseClosed(op),
@@ -187,7 +189,7 @@ export class BlockBackend implements AsyncDisposable {
     this.#refuseClosed("truncate");
     refuseBadRange("truncate", this.root.name, lengthBytes, 0);
     if (this.readOnly) throw this.#changeError("truncate");
-    await this.#whileResizing("truncate", async () => this.root.truncate(lengthBytes, options));
+    await this.#whileResizing("truncate", () => this.root.truncate(lengthBytes, options));
   }
 
   /** Internal snapshots, where the root node's format keeps them. The node is at rest while they change. */
@@ -199,6 +201,20 @@ export class BlockBackend implements AsyncDisposable {
       whileResizing: (work) => this.#whileResizing("apply snapshot", work),
     });
     return this.#snapshots;
+  }
+
+  /**
+   * Looks for broken metadata, and mends it when `fix` says so. A repair takes the permission to resize for as long as
+   * it lasts, since the file may grow, and lets no other request run.
+   *
+   * @throws BlockError `EPERM` for a repair when read-only, or when another user does not share that permission;
+   *   UnsupportedError when the format has no checks
+   */
+  async check(options: CheckOptions = {}): Promise<CheckResult> {
+    this.#refuseClosed("check");
+    if (options.fix === undefined) return await this.root.check(options);
+    if (this.readOnly) throw this.#changeError("repair");
+    return await this.#whileResizing("check", () => this.root.check(options));
   }
 
   /** Dirty bitmaps, where the root node's format keeps them. The node is at rest while they change. */
@@ -289,8 +305,8 @@ export class BlockBackend implements AsyncDisposable {
     errors.throwFirst();
   }
 
-  /** Runs `work` with the permission to resize, one after the other. */
-  async #whileResizing<T>(op: string, work: () => Promise<T>): Promise<T> {
+  /** One at a time, and with the permission that others may not share. */
+  async #whileResizing<T>(op: string, work: () => MaybePromise<T>): Promise<T> {
     const lease = await this.#resizing.acquire();
     try {
       this.#refuseClosed(op);

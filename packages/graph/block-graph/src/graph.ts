@@ -49,6 +49,8 @@ export interface GraphOpenOptions {
   readonly writethrough?: boolean;
   /** What the backend holds and shares. By default it reads, writes unless read-only, and shares all. */
   readonly permissions?: Permissions;
+  /** The root is opened to be checked or repaired: see `OpenContext.forCheck`. */
+  readonly forCheck?: boolean;
   /** Whether a node that the caller describes without a driver may be probed. */
   readonly allowProbing?: boolean;
   readonly signal?: AbortSignal;
@@ -215,9 +217,9 @@ export class BlockGraph implements AsyncDisposable {
   }
 
   async #openNode(options: NodeOptions, how: GraphOpenOptions): Promise<BlockNode> {
-    const { readOnly = false, allowProbing = false, signal } = how;
+    const { readOnly = false, allowProbing = false, forCheck = false, signal } = how;
     const users = how.permissions ?? plannedPermissions(options, readOnly);
-    const opener = new Opener(this.#state, { allowProbing, signal });
+    const opener = new Opener(this.#state, { allowProbing, forCheck, signal });
     return await opener.open(options, {
       role: "root",
       users,

@@ -8,7 +8,13 @@
  *    inside such a section calls the driver itself, never a method of its own node.
  * 3. `parents` and `children` change only in attach.ts.
  */
-import { assert, BlockError, type MaybePromise, andThen } from "@blocklayer/bytes";
+import {
+  assert,
+  BlockError,
+  type MaybePromise,
+  UnsupportedError,
+  andThen,
+} from "@blocklayer/bytes";
 import type { AlignedArena } from "@blocklayer/aligned-io";
 import { CoMutex } from "@blocklayer/co-lock";
 import {
@@ -16,6 +22,8 @@ import {
   type ChildRole,
   type DebugEvent,
   type DriverDefinition,
+  type CheckOptions,
+  type CheckResult,
   PERMISSION,
   type Permissions,
   type RequestOptions,
@@ -270,6 +278,33 @@ export class BlockNode {
       refuseAborted("truncate", this.name, options?.signal);
       return settled(
         () => this.driver.truncate(lengthBytes, options),
+        () => {
+          this.tracker.writeGeneration++;
+        },
+      );
+    });
+  }
+
+  /**
+   * Looks for broken metadata. A repair runs while nothing else does at the node.
+   *
+   * @throws UnsupportedError when the driver has no checks; what it throws
+   * @internal
+   */
+  check(options: CheckOptions): MaybePromise<CheckResult> {
+    this.refuseClosed("check");
+    const { driver } = this;
+    if (driver.check === undefined) {
+      throw new UnsupportedError(`format '${this.driverName}' has no checks`, {
+        op: "check",
+        node: this.name,
+      });
+    }
+    if (options.fix === undefined) return driver.check(options);
+    return this.whileDrained(() => {
+      this.refuseClosed("check");
+      return settled(
+        () => driver.check?.(options) as MaybePromise<CheckResult>,
         () => {
           this.tracker.writeGeneration++;
         },

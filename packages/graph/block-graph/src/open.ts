@@ -34,6 +34,8 @@ export const MAX_CHAIN_DEPTH = 200;
 /** What holds for a whole `open`. */
 export interface OpenSettings {
   readonly allowProbing: boolean;
+  /** The root is opened to be checked or repaired. */
+  readonly forCheck: boolean;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -238,10 +240,11 @@ export class Opener {
 
   #context(below: Below, options: OpenContext["options"]): OpenContext {
     const { node, place } = below;
-    const { signal } = this.#settings;
+    const { signal, forCheck } = this.#settings;
     return {
       nodeName: node.name,
       readOnly: node.readOnly,
+      forCheck: forCheck && place.role === "root",
       options,
       permissions: place.users,
       children: watchBacking(below),

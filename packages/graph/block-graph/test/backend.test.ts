@@ -1,7 +1,14 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { IoVector } from "@blocklayer/bytes";
 import { memoryDriver, nullDriver } from "@blocklayer/memory";
-import { type BlockBackend, BlockGraph, type Extent, type NodeOptions } from "../src/index.js";
+import type { DriverDefinition } from "@blocklayer/block-api";
+import {
+  type BlockBackend,
+  BlockGraph,
+  type Extent,
+  type GraphOpenOptions,
+  type NodeOptions,
+} from "../src/index.js";
 import { gate, settle, TestWorld } from "./test-store.js";
 import { TOY_CLUSTER, toyDriver, toyImage } from "./toy-format.js";
 
@@ -183,6 +190,92 @@ describe("BlockBackend", () => {
     await Promise.all([disk.truncate(1000), disk.truncate(2000), disk.truncate(3000)]);
     expect(disk.lengthBytes).toBe(3000);
     await graph.close();
+  });
+});
+
+describe("check()", () => {
+  /** A format whose checks are told to the log, and whose repair writes. */
+  const checked: DriverDefinition = {
+    ...toyDriver,
+    name: "checked",
+    open: async (context) => {
+      const driver = await toyDriver.open(context);
+      seen.push(`open ${context.forCheck === true ? "for a check" : "plainly"}`);
+      driver.check = async ({ fix } = {}) => {
+        seen.push(`check ${fix ?? "only"}`);
+        await settle();
+        if (fix !== undefined)
+          await context.children.file?.writev(TOY_CLUSTER, IoVector.allocate(1));
+        seen.push("checked");
+        return { corruptions: 0, leaks: 0, checkErrors: 0, findings: [], findingsOmitted: 0 };
+      };
+      return driver;
+    },
+  };
+  const seen: string[] = [];
+
+  async function open(how: GraphOpenOptions = {}): Promise<BlockBackend> {
+    seen.length = 0;
+    world.file("disk", toyImage({ lengthBytes: 8 * TOY_CLUSTER }));
+    graph = new BlockGraph({ drivers: [world.driver, toyDriver, checked] });
+    return await graph.open({ ...toy("disk"), driver: "checked" }, how);
+  }
+
+  it("must repair while no request runs, and hold back those that come", async () => {
+    const disk = await open();
+    const hold = gate();
+    await disk.write(0, new Uint8Array(512).fill(1));
+    world.hook = async (call) => {
+      if (!call.startsWith("disk read")) return;
+      await hold.opened;
+      seen.push("read");
+    };
+    const reading = disk.read(0, 512);
+    const mending = disk.check({ fix: "all" });
+    await settle();
+    expect(seen).toEqual(["open plainly"]);
+    const late = disk.read(0, 512);
+    hold.open();
+    await Promise.all([reading, mending, late]);
+    expect(seen).toEqual(["open plainly", "read", "check all", "checked", "read"]);
+    await graph.close();
+  });
+
+  it("must look without stopping anybody", async () => {
+    const disk = await open({ readOnly: true });
+    await Promise.all([disk.check(), disk.read(0, 512)]);
+    expect(seen).toEqual(["open plainly", "check only", "checked"]);
+    await graph.close();
+  });
+
+  it("must refuse to repair what is read-only, what others use, and what has no checks", async () => {
+    const reader = await open({ readOnly: true });
+    await expect(reader.check({ fix: "all" })).rejects.toMatchObject({ code: "EPERM" });
+    await graph.close();
+    const disk = await open();
+    const strict = { held: 1, shared: 7 };
+    const other = await graph.open(disk.root.name, { permissions: strict });
+    await expect(disk.check({ fix: "all" })).rejects.toMatchObject({ code: "EPERM" });
+    await other.close();
+    await disk.check({ fix: "all" });
+    expect(disk.root.permissions.held & 8).toBe(0);
+    await graph.close();
+    const none = await new BlockGraph({ drivers: [memoryDriver] }).open({ driver: "memory" });
+    await expect(none.check()).rejects.toMatchObject({ code: "ENOTSUP" });
+    await none.close();
+  });
+
+  it("open() must say that it is for a check, to the root alone", async () => {
+    await open({ forCheck: true });
+    expect(seen).toEqual(["open for a check"]);
+    await graph.close();
+    seen.length = 0;
+    world.file("top", toyImage({ lengthBytes: 8 * TOY_CLUSTER }));
+    const nested = new BlockGraph({ drivers: [world.driver, toyDriver, checked] });
+    const backing = { ...toy("disk"), driver: "checked" };
+    await nested.open(toy("top", { backing }), { forCheck: true });
+    expect(seen).toEqual(["open plainly"]);
+    await nested.close();
   });
 });
 
