@@ -8,6 +8,7 @@ const long = mergeConfig(config, {
   test: {
     env: {
       BLOCKLAYER_FUZZ_RUNS: env["BLOCKLAYER_FUZZ_RUNS"] ?? "20000",
+      BLOCKLAYER_REPAIR_RUNS: env["BLOCKLAYER_REPAIR_RUNS"] ?? "3000",
       BLOCKLAYER_MODEL_RUNS: env["BLOCKLAYER_MODEL_RUNS"] ?? "40",
       BLOCKLAYER_CRASH_RUNS: env["BLOCKLAYER_CRASH_RUNS"] ?? "12",
     },
@@ -18,6 +19,9 @@ export default {
   ...long,
   test: {
     ...long.test,
-    include: ["test/{fuzz-open,fuzz-write,crash,model,snapshot-crash,snapshot-model}.test.ts"],
+    include: [
+      "test/{fuzz-open,fuzz-write,fuzz-repair,crash,repair-crash,model}.test.ts",
+      "test/{snapshot-crash,snapshot-model}.test.ts",
+    ],
   },
 };

@@ -14,11 +14,12 @@
  */
 import { BlockError } from "@blocklayer/bytes";
 import { readHeader } from "./header/decode.js";
-import { refuseWriting } from "./header/features.js";
 import { INCOMPATIBLE, type Qcow2Header } from "./header/header.js";
 import type { Qcow2Image } from "./image.js";
 import { readTables } from "./read-tables.js";
+import { readyForWriting } from "./repair/dirty-image.js";
 import { viewSnapshot } from "./snapshot/open-snapshot.js";
+import { markCleanLocked } from "./writeback/dirty-bit.js";
 import { BestEffort, flushToOs } from "./writeback/flush.js";
 
 /** What does not bear on how the image is read. */
@@ -50,6 +51,8 @@ export async function inactivateImage(
   }
   await walk.attempt("L2 cache", () => image.l2.empty());
   await walk.attempt("refcount cache", () => image.refcounts.empty());
+  // The next owner need not repair what is in order [C8].
+  if (walk.succeeded) await walk.attempt("dirty bit", () => markCleanLocked(image));
   walk.end();
   image.readCache.invalidate();
   image.compressedCache?.free();
@@ -65,9 +68,9 @@ export async function inactivateImage(
  */
 export async function activateImage(image: Qcow2Image): Promise<Qcow2Image> {
   const { file, nodeName, readOnly } = image;
-  const header = await readHeader(file);
-  refuseAnother(image.header, header, nodeName);
-  if (!readOnly) refuseWriting(header, nodeName);
+  const found = await readHeader(file);
+  refuseAnother(image.header, found, nodeName);
+  const header = readOnly ? found : await readyForWriting(file, found, nodeName);
   const tables = await readTables(file, header, readOnly);
   const { snapshot } = image;
   const view = snapshot && (await viewSnapshot(file, header, snapshot, readOnly));

@@ -5,7 +5,7 @@
  *
  * 1. Names, defaults, bounds and words are qemu-img's, so that scripts and habits carry over. The
  *    order of the schema is the order in which qemu-img prints options.
- * 2. What this version cannot keep up later (lazy refcounts, encryption, …) it does not create.
+ * 2. What this version cannot keep up later (encryption, …) it does not create.
  */
 import {
   booleanOption,
@@ -35,6 +35,7 @@ import { withBackingFile } from "./header/encode.js";
 import { encodeFeatureName } from "./header/extensions.js";
 import {
   AUTOCLEAR,
+  COMPATIBLE,
   COMPRESSION_TYPE,
   COMPRESSION_TYPE_POSITION,
   EXTENSION,
@@ -98,7 +99,7 @@ export const createOptions: OptionSchema = {
   data_file_raw: { type: "boolean", help: "The data file must stay valid as a raw image" },
   lazy_refcounts: {
     type: "boolean",
-    help: "Postpone refcount updates (not supported)",
+    help: "Postpone refcount updates, and repair after a crash",
     default: false,
   },
   refcount_bits: {
@@ -118,6 +119,7 @@ export interface CreateRequest {
   /** A value of COMPRESSION_TYPE. */
   readonly compressionType: number;
   readonly preallocation: PreallocationMode;
+  readonly lazyRefcounts: boolean;
   readonly backingFilename?: string;
   readonly backingFormat?: string;
   readonly dataFilename?: string;
@@ -147,8 +149,9 @@ export function requestOf(options: OptionValues): CreateRequest {
   const compressionType = compressionTypeOf(options, version);
   const virtualSize = alignUp(numberOption(options, "size"), SECTOR_SIZE_BYTES);
   const preallocation = preallocationOf(options);
+  const lazyRefcounts = lazyRefcountsOf(options, version);
   const sizes = { version, virtualSize, clusterBits, refcountOrder } as const;
-  const request = { ...sizes, compressionType, preallocation };
+  const request = { ...sizes, compressionType, preallocation, lazyRefcounts };
   const tooLarge = geometryOf(request).l1Size > MAX_L1_BYTES / ENTRY_BYTES;
   if (tooLarge || !Number.isSafeInteger(virtualSize)) {
     throw new BlockError(
@@ -185,6 +188,13 @@ export function refcountOrderOf(options: OptionValues, version: 2 | 3): number {
   return exactLog2(bits);
 }
 
+function lazyRefcountsOf(options: OptionValues, version: 2 | 3): boolean {
+  const lazy = booleanOption(options, "lazy_refcounts");
+  if (!lazy || version === 3) return lazy;
+  const level = "compatibility level 1.1 and above (use version=v3 or greater)";
+  return invalid(`Lazy refcounts only supported with ${level}`);
+}
+
 function compressionTypeOf(options: OptionValues, version: 2 | 3): number {
   if (stringOption(options, "compression_type") !== "zstd") return COMPRESSION_TYPE.zlib;
   if (version === 3) return COMPRESSION_TYPE.zstd;
@@ -198,7 +208,6 @@ function refuseUnsupportedOptions(options: OptionValues): void {
   const unsupported: string[] = [];
   if (booleanOption(options, "encryption") || format !== undefined) unsupported.push("encryption");
   if (booleanOption(options, "extended_l2")) unsupported.push("extended_l2=on");
-  if (booleanOption(options, "lazy_refcounts")) unsupported.push("lazy_refcounts=on");
   if (unsupported.length === 0) return;
   const message = `creating an image with ${unsupported.join(", ")} is not supported yet`;
   throw new UnsupportedError(message, { op: "create" });
@@ -282,7 +291,7 @@ export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Hea
     incompatible:
       (dataFilename === undefined ? 0n : INCOMPATIBLE.dataFile) |
       (isZlib ? 0n : INCOMPATIBLE.compressionType),
-    compatible: 0n,
+    compatible: request.lazyRefcounts ? COMPATIBLE.lazyRefcounts : 0n,
     autoclear: request.dataFileRaw === true ? AUTOCLEAR.rawDataFile : 0n,
     refcountOrder: request.refcountOrder,
     headerLength: version === 2 ? V2_HEADER_BYTES : V3_HEADER_BYTES,

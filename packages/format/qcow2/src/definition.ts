@@ -39,6 +39,7 @@ function openFor(context: OpenContext, createCodec?: CodecFactory): Promise<Bloc
     nodeName: context.nodeName,
     file,
     readOnly: context.readOnly,
+    forCheck: context.forCheck === true,
     options: context.options,
     backing,
     dataFile,

@@ -16,6 +16,7 @@ import type {
   BlockLimits,
   BlockStatus,
   BlockStatusOptions,
+  CheckOptions,
   CheckResult,
   AmendDriverOptions,
   FormatInfo,
@@ -44,7 +45,6 @@ import { Qcow2Bitmaps } from "./bitmap/control.js";
 import { checkQcow2 } from "./check/check.js";
 import { writeCompressed } from "./compressed/write.js";
 import { readHeader } from "./header/decode.js";
-import { refuseWriting } from "./header/features.js";
 import type { Qcow2Image } from "./image.js";
 import { imageInfoOf } from "./info.js";
 import { discardGuest } from "./mapping/discard.js";
@@ -56,16 +56,20 @@ import { zeroGuest } from "./mapping/zero.js";
 import {
   compressedCacheModeOf,
   discardPolicyOf,
+  lazyRefcountsOf,
   openOptions,
-  overlapLevelOf,
+  overlapKindsOf,
 } from "./open-options.js";
 import { readRefcountTable } from "./read-tables.js";
+import { readyForWriting } from "./repair/dirty-image.js";
+import { reloadImage, repairOpenImage } from "./repair/open-image.js";
 import { DamageError } from "./refcount/damage.js";
 import { Qcow2Snapshots } from "./snapshot/control.js";
 import {
   settleCompressedCache,
   wantsCompressedCache,
 } from "./writeback/compressed-cache-switch.js";
+import { markClean } from "./writeback/dirty-bit.js";
 import { BestEffort, flushLocked, flushToOs } from "./writeback/flush.js";
 import { markCorrupt, prepareForWriting } from "./writeback/prepare.js";
 
@@ -209,30 +213,40 @@ export class Qcow2Driver implements BlockDriver {
     }
     const options = parseOptions(openOptions, request.options, "qcow2");
     const given = Object.keys(request.options);
+    const lazy = given.includes("lazy-refcounts")
+      ? lazyRefcountsOf(options, image.header)
+      : image.lazyRefcounts;
+    const overlapKinds = overlapKindsOf(options);
     if (image.readOnly && !request.readOnly) {
-      refuseWriting(image.header, image.nodeName);
-      image.refcountTable = await readRefcountTable(image.file, image.header, false);
+      const header = await readyForWriting(image.file, image.header, image.nodeName);
+      if (header === image.header) {
+        image.refcountTable = await readRefcountTable(image.file, header, false);
+      } else await reloadImage(image, header, false);
     }
-    if (!image.readOnly && request.readOnly) {
+    if (!image.readOnly && (request.readOnly || lazy !== image.lazyRefcounts)) {
       await this.flushToOs();
-      await this.#storeBitmaps();
-      await this.#padFile();
-      // Whoever only reads has nothing to sync when it closes.
-      if (image.touched) await image.sync();
+      if (request.readOnly) {
+        await this.#storeBitmaps();
+        await this.#padFile();
+        // Whoever only reads has nothing to sync when it closes.
+        if (image.touched) await image.sync();
+      }
+      await this.#locked(() => markClean(image));
     }
     // What may fail comes first: after that nothing has changed.
     await settleCompressedCache(
       image,
       given.includes("compressed-write-cache") ? compressedCacheModeOf(options) : undefined,
     );
+    image.lazyRefcounts = lazy;
     image.readOnly = request.readOnly;
     this.#capabilities = capabilitiesOf(image);
     const policy = discardPolicyOf(options);
     for (const reason of ["request", "snapshot", "other"] as const) {
       if (given.includes(`pass-discard-${reason}`)) image.frees.policy[reason] = policy[reason];
     }
-    if (given.includes("overlap-check")) {
-      image.overlap.reset(overlapLevelOf(options));
+    if (given.some((name) => name.startsWith("overlap-check"))) {
+      image.overlap.reset(overlapKinds);
       image.writePrepared = false;
       image.preparing = undefined;
     }
@@ -273,6 +287,9 @@ export class Qcow2Driver implements BlockDriver {
       await walk.attempt("end of the file", () => this.#padFile());
       await walk.attempt("data file", () => image.externalData?.child.flush());
       await walk.attempt("sync", () => image.file.flush());
+      // Only when all that went well are the refcounts to be believed again.
+      if (walk.succeeded)
+        await walk.attempt("dirty bit", () => this.#locked(() => markClean(image)));
     }
     await walk.attempt("compressed cache", () => image.compressedCache?.free());
     await walk.attempt("codec", () => image.releaseCodec());
@@ -308,13 +325,32 @@ export class Qcow2Driver implements BlockDriver {
     };
   }
 
-  async check(options?: RequestOptions): Promise<CheckResult> {
+  async check(options: CheckOptions = {}): Promise<CheckResult> {
+    const image = this.#image;
     this.#refuseIdle("check");
     await this.flushToOs();
-    const { file, header, snapshot } = this.#image;
+    const { file, header, snapshot } = image;
     // A snapshot's view has a header of its own: a check is of the image.
     const stored = snapshot === undefined ? header : await readHeader(file);
-    return checkQcow2(file, stored, options);
+    const { fix } = options;
+    // A check sees the file: refcounts that were put off belong there now.
+    if (image.lazyRefcounts) await this.#locked(() => image.refcounts.write());
+    if (fix === undefined) return checkQcow2(file, stored, options);
+    if (snapshot !== undefined || image.readOnly) {
+      const message = "check: the image is open read-only, and cannot be repaired";
+      throw new BlockError("EACCES", message, { op: "check", node: image.nodeName });
+    }
+    image.refuseFailed();
+    return this.#locked(() => repairOpenImage(image, { ...options, fix }));
+  }
+
+  async #locked<T>(work: () => MaybePromise<T>): Promise<T> {
+    const lease = await this.#image.lock.acquire();
+    try {
+      return await work();
+    } finally {
+      lease.release();
+    }
   }
 
   changeBacking(reference: BackingReference | undefined): Promise<void> {

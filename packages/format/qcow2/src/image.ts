@@ -32,7 +32,7 @@ import { PendingAllocations } from "./mapping/pending.js";
 import { AllocatorState } from "./refcount/allocate.js";
 import { DeferredFrees, type DiscardPolicy } from "./refcount/free.js";
 import { HostInFlight } from "./refcount/inflight.js";
-import { OVERLAP, OverlapIndex, type OverlapLevel } from "./refcount/overlap.js";
+import { OVERLAP, OverlapIndex } from "./refcount/overlap.js";
 import type { RefcountTable } from "./refcount/table.js";
 import { type CacheSizes, createL2Cache } from "./writeback/l2-cache.js";
 import { createRefcountCache } from "./writeback/refcount-cache.js";
@@ -55,7 +55,10 @@ export interface ImageParts {
   readonly l1: L1Table;
   readonly refcountTable: RefcountTable;
   readonly cacheSizes: CacheSizes;
-  readonly overlapLevel: OverlapLevel;
+  /** Kinds of OVERLAP that writes are checked against. */
+  readonly overlapKinds: number;
+  /** Refcounts are not written by a flush [C8]. */
+  readonly lazyRefcounts: boolean;
   readonly discardPolicy: DiscardPolicy;
   readonly compressedWriteCache: CompressedCacheMode;
   readonly makeCodec: () => ClusterCodec;
@@ -105,6 +108,10 @@ export class Qcow2Image {
   /** The first write has prepared the image: see writeback/prepare.ts. */
   writePrepared = false;
   preparing: Promise<void> | undefined;
+  /** Flushes leave the refcounts where they are, and the dirty bit says so: see writeback/dirty-bit.ts. */
+  lazyRefcounts: boolean;
+  /** The dirty bit was set by this image, and is on the disk. */
+  markedDirty = false;
   /** Anything was written since the file was last synced by `close`. */
   touched = false;
   readonly counters: ImageCounters = {
@@ -156,10 +163,11 @@ export class Qcow2Image {
       },
     });
     this.compressedCacheMode = parts.compressedWriteCache;
+    this.lazyRefcounts = parts.lazyRefcounts;
     this.inFlight = new HostInFlight((cluster) => this.allocator.mayReuse(cluster));
     this.frees = new DeferredFrees(parts.discardPolicy);
     this.bitmaps = new ImageBitmaps(this);
-    this.overlap = new OverlapIndex(this.geometry.clusterSize, parts.overlapLevel);
+    this.overlap = new OverlapIndex(this.geometry.clusterSize, parts.overlapKinds);
     this.readCache = new ClusterReadCache(this.geometry.clusterSize);
     this.perCluster = 1 / this.geometry.clusterSize;
     this.perL2Coverage = 1 / this.geometry.l2CoverageBytes;
@@ -195,7 +203,8 @@ export class Qcow2Image {
       ...this.#parts,
       ...tables,
       readOnly: this.readOnly,
-      overlapLevel: this.overlap.level,
+      overlapKinds: this.overlap.kinds,
+      lazyRefcounts: this.lazyRefcounts,
       discardPolicy: this.frees.policy,
       compressedWriteCache: this.compressedCacheMode,
     });

@@ -13,19 +13,31 @@ import {
   createCodec,
   type LevelRange,
 } from "@blocklayer/codec";
-import { COMPRESSION_TYPE, type Qcow2Header } from "./header/header.js";
+import { COMPATIBLE, COMPRESSION_TYPE, hasFeature, type Qcow2Header } from "./header/header.js";
 import type { CompressedCacheMode } from "./image.js";
 import type { DiscardPolicy } from "./refcount/free.js";
-import { OVERLAP_LEVELS, type OverlapLevel } from "./refcount/overlap.js";
+import { kindsOfLevel, OVERLAP, OVERLAP_LEVELS } from "./refcount/overlap.js";
 import type { CacheSizeOptions } from "./writeback/l2-cache.js";
+
+/** QEMU's names of the single kinds that `overlap-check.NAME` turns on and off. */
+export const OVERLAP_OPTIONS: Readonly<Record<string, number>> = {
+  "main-header": OVERLAP.header,
+  "active-l1": OVERLAP.activeL1,
+  "active-l2": OVERLAP.activeL2,
+  "refcount-table": OVERLAP.refcountTable,
+  "refcount-block": OVERLAP.refcountBlock,
+  "snapshot-table": OVERLAP.snapshotTable,
+  "inactive-l1": OVERLAP.inactiveL1,
+  "inactive-l2": OVERLAP.inactiveL2,
+  "bitmap-directory": OVERLAP.bitmapDirectory,
+};
 
 const COMPRESSED_CACHE_MODES: readonly CompressedCacheMode[] = ["auto", "on", "off"];
 
 export const openOptions: OptionSchema = {
   "lazy-refcounts": {
     type: "boolean",
-    help: "Postpone refcount updates (not supported)",
-    default: false,
+    help: "Postpone refcount updates (default: as the image says)",
   },
   "pass-discard-request": {
     type: "boolean",
@@ -50,9 +62,14 @@ export const openOptions: OptionSchema = {
   "overlap-check": {
     type: "choice",
     choices: OVERLAP_LEVELS,
-    help: "Metadata that writes are checked against",
-    default: "cached",
+    help: "Metadata that writes are checked against (default: cached)",
   },
+  "overlap-check.template": {
+    type: "choice",
+    choices: OVERLAP_LEVELS,
+    help: "The same, for use beside single kinds",
+  },
+  ...overlapSwitches(),
   "compressed-write-cache": {
     type: "choice",
     choices: COMPRESSED_CACHE_MODES,
@@ -72,8 +89,21 @@ export const openOptions: OptionSchema = {
   "refcount-cache-size": { type: "size", help: "Longest refcount cache, in bytes" },
 };
 
+function overlapSwitches(): OptionSchema {
+  const names = Object.keys(OVERLAP_OPTIONS);
+  return Object.fromEntries(
+    names.map((name) => [
+      `overlap-check.${name}`,
+      { type: "boolean", help: `Check for unintended writes into: ${name}` },
+    ]),
+  );
+}
+
 /** Options that `reopen` may change. */
 export const reopenOptions: readonly string[] = [
+  "lazy-refcounts",
+  "overlap-check.template",
+  ...Object.keys(OVERLAP_OPTIONS).map((name) => `overlap-check.${name}`),
   "pass-discard-request",
   "pass-discard-snapshot",
   "pass-discard-other",
@@ -83,7 +113,7 @@ export const reopenOptions: readonly string[] = [
 
 /** @throws UnsupportedError for options that are known and not there */
 export function refuseMissingOptions(values: OptionValues): void {
-  for (const name of ["lazy-refcounts", "discard-no-unref"]) {
+  for (const name of ["discard-no-unref"]) {
     if (!booleanOption(values, name)) continue;
     throw new UnsupportedError(`qcow2: option '${name}=on' is not supported`, { op: "open" });
   }
@@ -134,9 +164,46 @@ export function cacheOptionsOf(values: OptionValues): CacheSizeOptions {
   return sizes;
 }
 
-export function overlapLevelOf(values: OptionValues): OverlapLevel {
-  const level = OVERLAP_LEVELS.find((one) => one === values["overlap-check"]);
-  return level ?? "cached";
+/**
+ * The kinds of metadata that writes are checked against, as bits of OVERLAP.
+ *
+ * @throws BlockError `EINVAL` when the two options for the level disagree
+ */
+export function overlapKindsOf(values: OptionValues): number {
+  const { "overlap-check": plain, "overlap-check.template": template } = values;
+  if (plain !== undefined && template !== undefined && plain !== template) {
+    const said = `'overlap-check' ('${String(plain)}') and 'overlap-check.template' ('${String(template)}')`;
+    throw new BlockError("EINVAL", `Conflicting values for qcow2 options ${said}`, { op: "open" });
+  }
+  const word = plain ?? template;
+  let kinds = kindsOfLevel(OVERLAP_LEVELS.find((one) => one === word) ?? "cached");
+  for (const [name, kind] of Object.entries(OVERLAP_OPTIONS)) {
+    const value = values[`overlap-check.${name}`];
+    if (value === true) kinds |= kind;
+    if (value === false) kinds &= ~kind;
+  }
+  return kinds;
+}
+
+/**
+ * Whether refcounts are written lazily: the option, or what the image asks for.
+ *
+ * @throws BlockError `EINVAL` for a version 2 image, which has no dirty bit
+ */
+export function lazyRefcountsOf(
+  values: OptionValues,
+  header: Pick<Qcow2Header, "version" | "compatible">,
+): boolean {
+  const wanted =
+    values["lazy-refcounts"] ?? hasFeature(header.compatible, COMPATIBLE.lazyRefcounts);
+  if (wanted === true && header.version < 3) {
+    throw new BlockError(
+      "EINVAL",
+      "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility level",
+      { op: "open" },
+    );
+  }
+  return wanted === true;
 }
 
 export function compressedCacheModeOf(values: OptionValues): CompressedCacheMode {

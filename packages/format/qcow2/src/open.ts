@@ -3,7 +3,8 @@
  *
  * Above: driver.ts (the definition), users without a graph. Below: header/decode, image.ts.
  *
- * 1. Opening reads and never writes, also for an image that is opened for writing [C15].
+ * 1. Opening reads and never writes, also for an image that is opened for writing [C15]; but a dirty one is repaired
+ *    then, before anything else is read of it [C8].
  * 2. Memory is bounded by what the header may ask for: an L1 table of 32 MiB, a refcount table of 8 MiB;
  *    the latter is read only for images that are opened for writing.
  */
@@ -18,7 +19,6 @@ import { BlockError, type MaybePromise } from "@blocklayer/bytes";
 import { Qcow2Driver } from "./driver.js";
 import { geometryOf } from "./geometry.js";
 import { readHeader } from "./header/decode.js";
-import { refuseWriting } from "./header/features.js";
 import { hasFeature, INCOMPATIBLE, type Qcow2Header } from "./header/header.js";
 import { Qcow2Image } from "./image.js";
 import type { L1Table } from "./mapping/l1-table.js";
@@ -28,11 +28,13 @@ import {
   codecMakerOf,
   compressedCacheModeOf,
   discardPolicyOf,
+  lazyRefcountsOf,
   openOptions,
-  overlapLevelOf,
+  overlapKindsOf,
   refuseMissingOptions,
 } from "./open-options.js";
 import { readTables } from "./read-tables.js";
+import { readyForWriting } from "./repair/dirty-image.js";
 import { snapshotOptionOf, viewSnapshot } from "./snapshot/open-snapshot.js";
 import { planCaches } from "./writeback/l2-cache.js";
 
@@ -41,6 +43,8 @@ export interface OpenParts {
   readonly nodeName: string;
   readonly file: BlockChild;
   readonly readOnly: boolean;
+  /** Opened to be checked or repaired: see `OpenContext`. */
+  readonly forCheck?: boolean;
   /** Checked against `openOptions`, defaults filled in. */
   readonly options: OptionValues;
   /** The backing file that the user gave. It counts whatever the image names. */
@@ -78,6 +82,8 @@ export interface OpenQcow2Options {
   /** The external data file of an image that has one: its guest data. */
   readonly dataFile?: BlockChild;
   readonly readOnly?: boolean;
+  /** Opened to be checked or repaired: a corrupt image may be opened for writing, a dirty one stays dirty. */
+  readonly forCheck?: boolean;
   /** As for QEMU's driver: `{ "l2-cache-size": "1M" }`. */
   readonly options?: Readonly<Record<string, unknown>>;
   readonly nodeName?: string;
@@ -100,6 +106,7 @@ export function openQcow2(given: OpenQcow2Options): Promise<Qcow2Driver> {
     nodeName: given.nodeName ?? "qcow2",
     file: given.file,
     readOnly: given.readOnly === true,
+    forCheck: given.forCheck === true,
     options: parseOptions(openOptions, given.options ?? {}, "qcow2"),
     backing: given.backing,
     dataFile: given.dataFile,
@@ -114,8 +121,11 @@ export async function openDriver(parts: OpenParts): Promise<Qcow2Driver> {
   const { file, options, readOnly, nodeName } = parts;
   refuseMissingOptions(options);
   const snapshot = snapshotOptionOf(options);
-  const stored = await readHeader(file);
-  if (!readOnly) refuseWriting(stored, nodeName);
+  const found = await readHeader(file);
+  overlapKindsOf(options);
+  lazyRefcountsOf(options, found);
+  const stored =
+    readOnly || parts.forCheck === true ? found : await readyForWriting(file, found, nodeName);
   const view =
     snapshot === undefined ? undefined : await viewSnapshot(file, stored, snapshot, readOnly);
   const header = view?.header ?? stored;
@@ -144,7 +154,8 @@ export async function openImage(header: Qcow2Header, parts: ImageFiles): Promise
     ...(l1 === undefined ? {} : { l1 }),
     snapshot,
     cacheSizes,
-    overlapLevel: overlapLevelOf(options),
+    overlapKinds: overlapKindsOf(options),
+    lazyRefcounts: lazyRefcountsOf(options, header),
     discardPolicy: discardPolicyOf(options),
     compressedWriteCache: compressedCacheModeOf(options),
     makeCodec,

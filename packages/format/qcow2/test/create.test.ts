@@ -62,7 +62,7 @@ describe("createQcow2()", () => {
       "EINVAL: Non-zlib compression type is only supported with compatibility level 1.1 and above",
       { size: "1M", compat: "0.10", compression_type: "zstd" },
     ],
-    ["ENOTSUP: creating an image with lazy_refcounts", { size: "1M", lazy_refcounts: "on" }],
+    ["EINVAL: Lazy refcounts only supported", { size: "1M", compat: "v2", lazy_refcounts: "on" }],
     [
       "ENOTSUP: preallocation=full with an external data file",
       { size: "1M", data_file: "x", preallocation: "full" },

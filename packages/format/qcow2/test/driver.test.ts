@@ -59,30 +59,27 @@ function poke(memory: MemoryDriver, at: number, high: number, low: number): void
 }
 
 describe("openQcow2", () => {
-  test("must refuse to write a dirty or corrupt image, and read it all the same", async () => {
-    for (const [bit, code] of [
-      [1, "ENOTSUP"],
-      [2, "EACCES"],
-    ] as const) {
-      const { memory } = await oneCluster();
-      poke(memory, 72, 0, bit);
-      expect(await codeOf(() => open(memory))).toBe(code);
-      const disk = await open(memory, { readOnly: true });
-      expect((await read(disk, 0, 512))[0]).toBe(7);
-      await disk.close();
-    }
+  test("must refuse to write a corrupt image, and read it all the same", async () => {
+    const { memory } = await oneCluster();
+    poke(memory, 72, 0, 2);
+    expect(await codeOf(() => open(memory))).toBe("EACCES");
+    const disk = await open(memory, { readOnly: true });
+    expect((await read(disk, 0, 512))[0]).toBe(7);
+    await disk.close();
   });
 
   test("must refuse options that it does not have", async () => {
     const memory = await createInMemory({ size: 2 ** 20 });
-    for (const options of [{ "lazy-refcounts": true }, { "discard-no-unref": "on" }]) {
-      expect(await codeOf(() => open(memory, { options }))).toBe("ENOTSUP");
-    }
+    expect(await codeOf(() => open(memory, { options: { "discard-no-unref": "on" } }))).toBe(
+      "ENOTSUP",
+    );
     for (const options of [
       { "l2-cache-entry-size": 3000 },
       { "l2-cache-entry-size": "128k" },
       { "cache-size": "1M", "l2-cache-size": "2M" },
       { "overlap-check": "some" },
+      { "overlap-check": "all", "overlap-check.template": "none" },
+      { "overlap-check.active-l3": true },
       { unknown: 1 },
     ]) {
       expect(await codeOf(() => open(memory, { options }))).toBe("EINVAL");

@@ -13,6 +13,7 @@ import { COMPATIBLE, hasFeature } from "../header/header.js";
 import type { Qcow2Image } from "../image.js";
 import { truncateGuest } from "../mapping/truncate.js";
 import { OVERLAP } from "../refcount/overlap.js";
+import { markCleanLocked } from "../writeback/dirty-bit.js";
 import { flushLocked } from "../writeback/flush.js";
 import { prepareForWriting } from "../writeback/prepare.js";
 import type { AmendRequest } from "./options.js";
@@ -36,11 +37,14 @@ export async function amendImage(
   let image = given;
   await flushLocked(image);
   await image.sync();
+  // Refcounts that were put off are in the file before a structure of them is replaced [C8].
+  await markCleanLocked(image);
   const { refcountOrder } = request;
   if (refcountOrder !== image.header.refcountOrder) {
     await withLock(image, () => refuseLargeCounts(image, refcountOrder));
   }
   if (request.version > image.header.version) await withLock(image, () => upgrade(image));
+  if (request.version < 3) image.lazyRefcounts = false;
   if (image.header.version >= 3 && request.version >= 3) {
     await withLock(image, () => setLazyRefcounts(image, request.lazyRefcounts));
   }
@@ -69,8 +73,10 @@ async function withLock<T>(image: Qcow2Image, work: () => Promise<T>): Promise<T
   }
 }
 
+/** Changes what counts from now on, and for whoever opens the image next. Requires: it is not marked as dirty. */
 async function setLazyRefcounts(image: Qcow2Image, wanted: boolean): Promise<void> {
   const { compatible } = image.header;
+  image.lazyRefcounts = wanted;
   if (hasFeature(compatible, COMPATIBLE.lazyRefcounts) === wanted) return;
   const next = compatible ^ COMPATIBLE.lazyRefcounts;
   const field = new Uint8Array(8);

@@ -21,6 +21,7 @@
  */
 import { BlockError, CorruptImageError, MiB } from "@blocklayer/bytes";
 import type { Qcow2Image } from "../image.js";
+import { OVERLAP } from "../refcount/overlap.js";
 import { type BitmapsExtension, bitmapsExtensionIn } from "../header/extensions.js";
 import { bitmapsAreConsistent } from "../header/features.js";
 import { readTable } from "../read-tables.js";
@@ -169,6 +170,13 @@ export class ImageBitmaps {
     this.#recording = [];
   }
 
+  /** The file's bitmaps were found broken and are stale now: nothing of them is known any more. */
+  forget(): void {
+    this.#list = undefined;
+    this.#removed = [];
+    this.#recording = [];
+  }
+
   #newBudget(): ReadBudget {
     return { bytesLeft: 2 * this.#image.file.lengthBytes + BUDGET_MARGIN_BYTES };
   }
@@ -205,7 +213,7 @@ export class ImageBitmaps {
     });
     const changed = encodeDirectory(marked);
     if (changed.length > bytes.length) throw brokenDirectory(extension, nodeName);
-    await this.#image.writeTable(extension.directoryOffset, changed, 0);
+    await this.#image.writeTable(extension.directoryOffset, changed, OVERLAP.bitmapDirectory);
     await this.#image.sync();
   }
 }

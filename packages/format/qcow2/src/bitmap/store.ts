@@ -18,6 +18,7 @@ import { BITMAPS_EXTENSION_BYTES, bitmapsExtensionIn } from "../header/extension
 import { AUTOCLEAR, EXTENSION, type HeaderExtension, type Qcow2Header } from "../header/header.js";
 import type { Qcow2Image } from "../image.js";
 import { allocateClusters } from "../refcount/allocate.js";
+import { OVERLAP } from "../refcount/overlap.js";
 import { lowerAfterFailure, lowerReplaced } from "../refcount/free.js";
 import { headerWaitsForTable } from "../writeback/order.js";
 import type { Bitmap } from "./bitmaps.js";
@@ -70,6 +71,7 @@ export async function storeBitmaps(
     image.fail(cause);
     throw cause;
   }
+  moveInOverlapIndex(image, header);
   image.changeHeader(header);
   for (const [i, bitmap] of bitmaps.entries()) {
     bitmap.stored = entries[i];
@@ -77,6 +79,18 @@ export async function storeBitmaps(
   }
   for (const piece of old) await lowerReplaced(image, { ...piece, reason: "other" });
   await image.refcounts.flush();
+}
+
+/** Writes are checked against the new directory from here on, and no longer against the old one [C16]. */
+function moveInOverlapIndex(
+  { overlap, header: old, geometry }: Qcow2Image,
+  header: Qcow2Header,
+): void {
+  const before = bitmapsExtensionIn(old.extensions, geometry.clusterSize);
+  if (before !== undefined) overlap.remove(OVERLAP.bitmapDirectory, before.directoryOffset);
+  const after = bitmapsExtensionIn(header.extensions, geometry.clusterSize);
+  if (after === undefined) return;
+  overlap.add(OVERLAP.bitmapDirectory, after.directoryOffset, after.directoryBytes);
 }
 
 /** Writes the bits and the table of one bitmap. */

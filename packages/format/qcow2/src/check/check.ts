@@ -28,6 +28,19 @@ import { References } from "./references.js";
 import { StoredRefcounts } from "./stored-refcounts.js";
 import { TableReader } from "./table-reader.js";
 
+/** What one look at an image has found out. */
+export interface Examination {
+  readonly geometry: Geometry;
+  /** References to each cluster of the file. */
+  readonly references: References;
+  /** The refcounts that the file holds. */
+  readonly stored: StoredRefcounts;
+  /** All but the COPIED flags, and all but what comparing both shows. */
+  readonly findings: Findings;
+  readonly copiedFindings: Findings;
+  readonly tally: ClusterTally;
+}
+
 /**
  * Checks an image.
  *
@@ -42,12 +55,33 @@ export async function checkQcow2(
   header: Qcow2Header,
   options: RequestOptions = {},
 ): Promise<CheckResult> {
+  const seen = await examine(file, header, options);
+  if (seen instanceof Findings) return resultOf(seen, {});
+  const { geometry, references, stored, findings, copiedFindings } = seen;
+  checkRefcountBlocks(geometry, references, stored, findings);
+  const highest = compareRefcounts(geometry, references, stored, findings);
+  findings.append(copiedFindings);
+  return resultOf(findings, countsOf(seen, highest));
+}
+
+/**
+ * Counts all references, and reads all refcounts. What refers to refcount blocks is not counted yet: that is
+ * `checkRefcountBlocks`.
+ *
+ * @returns findings alone when the file is too large to be checked
+ * @throws BlockError as `checkQcow2`
+ */
+export async function examine(
+  file: BlockChild,
+  header: Qcow2Header,
+  options: RequestOptions,
+  findings: Findings = new Findings(),
+): Promise<Examination | Findings> {
   const geometry = geometryOf(header);
-  const findings = new Findings();
   const clusterCount = divideRoundUp(file.lengthBytes, geometry.clusterSize);
   if (clusterCount > MAX_CLUSTERS) {
     findings.error(() => `ERROR: the file has ${clusterCount} clusters, too many to check`);
-    return resultOf(findings, {});
+    return findings;
   }
   const reader = new TableReader(file, findings, options);
   const references = new References(geometry, file.lengthBytes, findings);
@@ -55,24 +89,23 @@ export async function checkQcow2(
   const tally: ClusterTally = { allocated: 0, compressed: 0, fragmented: 0 };
   const copiedFindings = new Findings();
   const context = { geometry, references, stored, findings, copiedFindings, tally };
-  await countReferences(
-    header,
-    geometry,
-    new L1Walk(context, reader),
-    reader,
-    references,
-    findings,
-  );
-  checkRefcountBlocks(geometry, references, stored, findings);
-  const highest = compareRefcounts(geometry, references, stored, findings);
-  findings.append(copiedFindings);
-  return resultOf(findings, {
-    imageEndOffset: (highest + 1) * geometry.clusterSize,
+  const walk = new L1Walk(context, reader);
+  await countReferences(header, geometry, walk, reader, references, findings);
+  return context;
+}
+
+/** The counts of a check that are not of findings. */
+export function countsOf(
+  { geometry, tally }: Examination,
+  highestCluster: number,
+): Partial<CheckResult> {
+  return {
+    imageEndOffset: (highestCluster + 1) * geometry.clusterSize,
     totalClusters: divideRoundUp(geometry.virtualSize, geometry.clusterSize),
     allocatedClusters: tally.allocated,
     compressedClusters: tally.compressed,
     fragmentedClusters: tally.fragmented,
-  });
+  };
 }
 
 async function countReferences(
@@ -110,7 +143,8 @@ async function countReferences(
   await checkBitmaps(header, geometry, reader, references, findings);
 }
 
-function resultOf(findings: Findings, counts: Partial<CheckResult>): CheckResult {
+/** The result that a list of findings makes. */
+export function resultOf(findings: Findings, counts: Partial<CheckResult>): CheckResult {
   return {
     corruptions: findings.corruptions,
     leaks: findings.leaks,

@@ -24,6 +24,12 @@ export class Findings {
   /** Messages that did not fit into the list. */
   omitted = 0;
   readonly #list: CheckFinding[] = [];
+  readonly #onDropped: ((message: string) => void) | undefined;
+
+  /** @param onDropped - hears of all that is dropped */
+  constructor(onDropped?: (message: string) => void) {
+    this.#onDropped = onDropped;
+  }
 
   /** The lines, in the order found. */
   get list(): readonly CheckFinding[] {
@@ -50,6 +56,17 @@ export class Findings {
   error(message: Message, times = 1): void {
     this.checkErrors += times;
     this.#add("error", message, times);
+  }
+
+  /** Something was wrong and is mended, without loss. */
+  repaired(message: Message): void {
+    this.#add("repaired", message, 1);
+  }
+
+  /** Something cannot be kept, and leaves the image. */
+  dropped(message: Message): void {
+    this.#onDropped?.(message());
+    this.#add("dropped", message, 1);
   }
 
   /** Appends what another list has found. */

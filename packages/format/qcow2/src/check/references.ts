@@ -18,6 +18,8 @@ export class References {
   readonly #findings: Findings;
   readonly #fileLengthBytes: number;
   #clusterCount: number;
+  /** Some cluster has more references than a refcount can say. */
+  hasOverflow = false;
   /** Clusters that lie in the file with all their bytes. */
   readonly wholeClusterCount: number;
 
@@ -72,6 +74,7 @@ export class References {
   #addOne(cluster: number, times: number): void {
     const beyond = this.counters.add(cluster, times);
     if (beyond === 0) return;
+    this.hasOverflow = true;
     const offset = hex(cluster * this.#geometry.clusterSize);
     this.#findings.corruption(() => `ERROR: overflow cluster offset=${offset}`, beyond);
   }

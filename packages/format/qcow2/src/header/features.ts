@@ -5,7 +5,7 @@
  * for writing. Below: header.ts.
  *
  * 1. Unknown incompatible features refuse to open, by the names that the image gives them [C15].
- * 2. A corrupt or dirty image opens for reading, never for writing.
+ * 2. A corrupt image opens for reading, never for writing.
  *
  * Source: the qcow2 specification, "Header", "Feature name table".
  */
@@ -58,17 +58,12 @@ export function refuseUnsupported(header: Pick<Qcow2Header, "incompatible" | "cr
 /**
  * Refuses to open for writing what must not be written.
  *
- * @throws BlockError `EACCES` when the corrupt bit is set; UnsupportedError when the dirty bit is
+ * @throws BlockError `EACCES` when the corrupt bit is set
  */
 export function refuseWriting(header: Pick<Qcow2Header, "incompatible">, nodeName: string): void {
+  if (!hasFeature(header.incompatible, INCOMPATIBLE.corrupt)) return;
   const details = { op: "open", node: nodeName };
-  if (hasFeature(header.incompatible, INCOMPATIBLE.corrupt)) {
-    throw new BlockError("EACCES", "Image is corrupt; cannot be opened read/write", details);
-  }
-  if (hasFeature(header.incompatible, INCOMPATIBLE.dirty)) {
-    const message = "Image is dirty: its refcounts may be stale; repair it before writing";
-    throw new UnsupportedError(message, details);
-  }
+  throw new BlockError("EACCES", "Image is corrupt; cannot be opened read/write", details);
 }
 
 /**

@@ -15,6 +15,7 @@ import type { Table } from "@blocklayer/metadata-cache";
 import { CHUNK_LENGTH, type Counters } from "../check/counters.js";
 import type { ClusterIndex } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
+import { refcountsWillChange } from "../writeback/dirty-bit.js";
 import { becameFree, type DropReason } from "./free.js";
 import { OVERLAP } from "./overlap.js";
 import { getRefcountBlock } from "./stored.js";
@@ -84,6 +85,7 @@ export async function raiseBy(
   progress: Progress,
 ): Promise<void> {
   const { refcounts } = image;
+  await refcountsWillChange(image);
   await eachCounted(image, counts, Infinity, (block, index, cluster, count) => {
     refcounts.setRefcount(block, index, refcounts.getRefcount(block, index) + count);
     progress.done = cluster + 1;
@@ -104,6 +106,7 @@ export async function lowerBy(
   end: ClusterIndex = Infinity,
 ): Promise<void> {
   const { refcounts } = image;
+  await refcountsWillChange(image);
   let emptied: ClusterIndex[] = [];
   // A block is let go before what it emptied is forgotten, which may be the block itself.
   const settle = (): void => {

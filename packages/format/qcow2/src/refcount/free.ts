@@ -17,6 +17,7 @@
 import { hex } from "@blocklayer/bytes";
 import type { ClusterIndex, HostOffset } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
+import { refcountsWillChange } from "../writeback/dirty-bit.js";
 import { refcountsWaitForL2 } from "../writeback/order.js";
 import { DamageError } from "./damage.js";
 import { getRefcountBlock } from "./stored.js";
@@ -136,6 +137,7 @@ export async function lowerNow(image: Qcow2Image, drop: Drop): Promise<void> {
   const { clusterSize, refcountBlockEntries: entries } = geometry;
   const byteEnd = drop.hostOffset + drop.lengthBytes;
   await image.event("cluster_free");
+  await refcountsWillChange(image);
   const end = Math.floor((byteEnd - 1) / clusterSize) + 1;
   for (let cluster = Math.floor(drop.hostOffset / clusterSize); cluster < end; ) {
     const blockStart = cluster - (cluster % entries);

@@ -9,6 +9,8 @@
  * Source: the qcow2 specification, "Snapshots".
  */
 import { ENTRY_BYTES, MAX_L1_BYTES } from "../geometry.js";
+import { bitmapsExtensionIn } from "../header/extensions.js";
+import { bitmapsAreConsistent } from "../header/features.js";
 import type { Qcow2Image } from "../image.js";
 import { L1Table } from "../mapping/l1-table.js";
 import { readTable } from "../read-tables.js";
@@ -30,8 +32,18 @@ export async function scanMetadata(image: Qcow2Image): Promise<void> {
       if (block !== 0) overlap.add(OVERLAP.refcountBlock, block, clusterSize);
     }
   }
-  if (image.header.snapshotCount === 0 || !overlap.wants(OVERLAP.snapshotTable)) return;
+  addBitmapDirectory(image);
+  const ofSnapshots = OVERLAP.snapshotTable | OVERLAP.inactiveL1 | OVERLAP.inactiveL2;
+  if (image.header.snapshotCount === 0 || !overlap.wants(ofSnapshots)) return;
   await addSnapshots(image);
+}
+
+/** Without its autoclear bit the extension is stale, and may name anything. */
+function addBitmapDirectory({ overlap, header, geometry }: Qcow2Image): void {
+  if (!bitmapsAreConsistent(header)) return;
+  const extension = bitmapsExtensionIn(header.extensions, geometry.clusterSize);
+  if (extension === undefined) return;
+  overlap.add(OVERLAP.bitmapDirectory, extension.directoryOffset, extension.directoryBytes);
 }
 
 function addL2Tables(image: Qcow2Image, l1: L1Table, kind: number): void {

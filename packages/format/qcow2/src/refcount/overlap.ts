@@ -10,7 +10,7 @@
  * 1. Empty until `build` of overlap-scan.ts fills it, before the first write.
  * 2. A cluster that two structures claim keeps both kinds, so that neither can write over the other.
  * 3. The levels are QEMU's: `constant` is what never moves while the image is used; `cached` adds what
- *    is known without reading; `all` adds the L2 tables of snapshots.
+ *    is known without reading; `all` adds the L2 tables of snapshots. Each kind can be set by itself.
  *
  * Source: QEMU's option `overlap-check`.
  */
@@ -28,17 +28,31 @@ export const OVERLAP = {
   refcountBlock: 32,
   inactiveL1: 64,
   inactiveL2: 128,
+  bitmapDirectory: 256,
 } as const;
 
 export const OVERLAP_LEVELS = ["none", "constant", "cached", "all"] as const;
 export type OverlapLevel = (typeof OVERLAP_LEVELS)[number];
 
+const CONSTANT_KINDS =
+  OVERLAP.header |
+  OVERLAP.activeL1 |
+  OVERLAP.refcountTable |
+  OVERLAP.snapshotTable |
+  OVERLAP.bitmapDirectory;
+const CACHED_KINDS = CONSTANT_KINDS | OVERLAP.activeL2 | OVERLAP.refcountBlock | OVERLAP.inactiveL1;
+
 const LEVEL_KINDS: Readonly<Record<OverlapLevel, number>> = {
   none: 0,
-  constant: 15,
-  cached: 127,
-  all: 255,
+  constant: CONSTANT_KINDS,
+  cached: CACHED_KINDS,
+  all: CACHED_KINDS | OVERLAP.inactiveL2,
 };
+
+/** The kinds that a level looks at, as bits of OVERLAP. */
+export function kindsOfLevel(level: OverlapLevel): number {
+  return LEVEL_KINDS[level];
+}
 
 const KIND_NAMES: readonly (readonly [number, string])[] = [
   [OVERLAP.header, "qcow2 header"],
@@ -49,6 +63,7 @@ const KIND_NAMES: readonly (readonly [number, string])[] = [
   [OVERLAP.refcountBlock, "refcount block"],
   [OVERLAP.inactiveL1, "inactive L1 table"],
   [OVERLAP.inactiveL2, "inactive L2 table"],
+  [OVERLAP.bitmapDirectory, "bitmap directory"],
 ];
 
 /** Kinds that are one cluster each. */
@@ -64,20 +79,20 @@ interface Interval {
 
 export class OverlapIndex {
   readonly #perCluster: number;
-  #level: OverlapLevel;
   #kinds: number;
   #intervals: Interval[] = [];
   #sorted = true;
   #clusters = new Map<ClusterIndex, number>();
 
-  constructor(clusterSize: number, level: OverlapLevel) {
+  /** @param kinds - of OVERLAP: what is looked at */
+  constructor(clusterSize: number, kinds: number) {
     this.#perCluster = 1 / clusterSize;
-    this.#level = level;
-    this.#kinds = LEVEL_KINDS[level];
+    this.#kinds = kinds;
   }
 
-  get level(): OverlapLevel {
-    return this.#level;
+  /** What is looked at, as bits of OVERLAP. */
+  get kinds(): number {
+    return this.#kinds;
   }
 
   /** Whether structures of a kind are looked at. */
@@ -108,10 +123,9 @@ export class OverlapIndex {
     this.#clusters.delete(cluster);
   }
 
-  /** Forgets everything, for a new scan with another level. */
-  reset(level: OverlapLevel): void {
-    this.#level = level;
-    this.#kinds = LEVEL_KINDS[level];
+  /** Forgets everything, for a new scan, maybe of other kinds. */
+  reset(kinds: number = this.#kinds): void {
+    this.#kinds = kinds;
     this.#intervals = [];
     this.#clusters = new Map();
   }

@@ -14,6 +14,7 @@
 import { assert, divideRoundUp } from "@blocklayer/bytes";
 import { type ClusterIndex, ENTRY_BYTES } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
+import { refcountsWillChange } from "../writeback/dirty-bit.js";
 import { refcountTableWaitsForBlock } from "../writeback/order.js";
 import { lowerAfterFailure } from "./free.js";
 import { growTable } from "./grow.js";
@@ -35,6 +36,7 @@ export async function raiseRefcounts(
   first: ClusterIndex,
   count: number,
 ): Promise<boolean> {
+  await refcountsWillChange(image);
   const { refcounts, geometry, refcountTable } = image;
   const entries = geometry.refcountBlockEntries;
   for (let index = Math.floor(first / entries); index * entries < first + count; index++) {

@@ -73,7 +73,7 @@ async function settle(image: Qcow2Image): Promise<void> {
 
 /** Builds the overlap index anew. When that fails the next change does it before it begins. */
 async function rescan(image: Qcow2Image): Promise<void> {
-  image.overlap.reset(image.overlap.level);
+  image.overlap.reset();
   try {
     await scanMetadata(image);
   } catch {

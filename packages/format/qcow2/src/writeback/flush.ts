@@ -7,7 +7,7 @@
  *   1. the compressed cache: data that L2 entries name already;
  *   2. the L2 cache: first what it waits for (compressed data, refcounts, data), then the tables;
  *   3. the freed clusters: their drop is made durable, their refcounts are lowered;
- *   4. the refcount cache;
+ *   4. the refcount cache, unless refcounts are lazy: then the dirty bit says that they are stale [C8];
  *   5. discards of clusters whose drop is durable.
  * The graph then flushes the children, which syncs the file.
  *
@@ -30,7 +30,7 @@ export function flushToOs(image: Qcow2Image): MaybePromise<void> {
   if (
     lock.locked ||
     l2.dirtyCount > 0 ||
-    refcounts.dirtyCount > 0 ||
+    (refcounts.dirtyCount > 0 && !image.lazyRefcounts) ||
     !frees.empty ||
     externalData?.settled === false ||
     compressedCache?.dirty === true
@@ -56,7 +56,7 @@ export async function writeDown(image: Qcow2Image): Promise<void> {
   await walk.attempt("compressed cache", () => image.compressedCache?.writeToStore());
   await walk.attempt("L2 cache", () => image.l2.write());
   await walk.attempt("freed clusters", () => lowerFreed(image));
-  await walk.attempt("refcount cache", () => image.refcounts.write());
+  if (!image.lazyRefcounts) await walk.attempt("refcount cache", () => image.refcounts.write());
   walk.end();
   image.refuseFailed();
   await passDiscards(image);

@@ -14,6 +14,9 @@
  * | a new L1 or refcount table | the header field that names it | C6 | `headerWaitsForTable` |
  * | zeroes over a longer backing file | the size that shows them | C1 | `sizeWaitsForZeroes` |
  *
+ * With lazy refcounts the edges that wait for refcounts alone are not there: the dirty bit was durable before the first
+ * of them changed, and a repair counts the references anew [C8].
+ *
  * C5 asks for the data sync only after copy-on-write. Here every link of new clusters owes one: a
  * cluster that had an owner before would otherwise show that owner's bytes after a crash [C1]. It
  * costs nothing, since the sync that C2 needs is the same one.
@@ -23,7 +26,7 @@ import type { Qcow2Image } from "../image.js";
 
 /** [C2] L2 entries set from here on wait for the refcounts raised so far. Holds: the image lock. */
 export function l2WaitsForRefcounts(image: Qcow2Image): MaybePromise<void> {
-  return image.l2.dependsOn(image.refcounts);
+  if (!image.lazyRefcounts) return image.l2.dependsOn(image.refcounts);
 }
 
 /** [C5] L2 entries set from here on wait for the data written so far. Holds: the image lock. */
@@ -49,6 +52,7 @@ export function refcountsWaitForL2(image: Qcow2Image): Promise<void> {
 
 /** [C2, C6] Makes a new L2 table that was just written, and its refcount, durable. */
 export function l1WaitsForTable(image: Qcow2Image): Promise<void> {
+  if (image.lazyRefcounts) return image.sync();
   return image.refcounts.flush();
 }
 

@@ -16,7 +16,7 @@ import { OVERLAP } from "../refcount/overlap.js";
 import { scanMetadata } from "../refcount/overlap-scan.js";
 
 /** Where `incompatible_features` lies in a version 3 header. */
-const HEADER_INCOMPATIBLE_POSITION = 72;
+export const HEADER_INCOMPATIBLE_POSITION = 72;
 /** Where `autoclear_features` lies. */
 const HEADER_AUTOCLEAR_POSITION = 88;
 
@@ -61,7 +61,12 @@ export async function markCorrupt(image: Qcow2Image, cause: unknown): Promise<vo
   }
 }
 
-async function writeFeatures(image: Qcow2Image, position: number, bits: bigint): Promise<void> {
+/** Writes one of the header's feature fields, durably. */
+export async function writeFeatures(
+  image: Qcow2Image,
+  position: number,
+  bits: bigint,
+): Promise<void> {
   const field = new Uint8Array(8);
   viewOf(field).setBigUint64(0, bits);
   await image.writeTable(position, field, OVERLAP.header);

@@ -1,0 +1,107 @@
+/**
+ * A repair that a crash cuts off at any point: what could be read can be read, and another repair ends what the first
+ * began.
+ */
+import type { RepairKind } from "@blocklayer/block-api";
+import { directChild } from "@blocklayer/block-api";
+import { crashStates, SimDisk, Trace } from "@blocklayer/sim";
+import { BlockError } from "@blocklayer/bytes";
+import { describe, expect, test } from "vitest";
+import { checkQcow2, readHeader } from "../src/index.js";
+import { repairQcow2 } from "../src/repair/repair.js";
+import { BROKEN, imageWithSnapshot, soundImage } from "./support/broken-images.js";
+import { type GuestView, lostIn, viewAll } from "./support/guest-view.js";
+import { mutate } from "./support/mutate.js";
+import { Rng } from "./support/rng.js";
+
+const RUNS = Number(process.env["BLOCKLAYER_CRASH_RUNS"] ?? 1);
+/** Images that are broken at random. */
+const MUTATIONS = 60 * RUNS;
+const MAX_SUBSETS = Number(process.env["BLOCKLAYER_CRASH_SUBSETS"] ?? 6);
+
+async function expectAllThere(
+  before: ReadonlyMap<string, GuestView>,
+  bytes: Uint8Array,
+  when: string,
+): Promise<void> {
+  const after = await viewAll(bytes);
+  for (const [name, view] of before) {
+    const kept = after.get(name);
+    const lost = kept === undefined ? ["all"] : lostIn(view, kept);
+    expect({ when, name, lost }).toEqual({ when, name, lost: [] });
+  }
+}
+
+async function enumerate(bytes: Uint8Array, fix: RepairKind, seed: number): Promise<number> {
+  const before = await viewAll(bytes);
+  const trace = new Trace();
+  const file = new SimDisk({ content: bytes, trace });
+  await repairQcow2(directChild(file), await readHeader(directChild(file)), { fix });
+  let states = 0;
+  for (const state of crashStates(trace, { seed, maxSubsets: MAX_SUBSETS, tear: true })) {
+    states++;
+    const when = state.describe();
+    await expectAllThere(before, state.bytes, when);
+    const again = state.open();
+    const child = directChild(again);
+    const { result } = await repairQcow2(child, await readHeader(child), { fix });
+    const { corruptions, leaks, checkErrors } = await checkQcow2(child, await readHeader(child));
+    expect({ when, corruptions, leaks, checkErrors, findings: result.findings }).toMatchObject({
+      corruptions: 0,
+      leaks: 0,
+      checkErrors: 0,
+    });
+    await expectAllThere(before, again.bytes, `${when}, repaired again`);
+  }
+  return states;
+}
+
+describe("repairQcow2() that a crash cuts off", () => {
+  test.each(BROKEN)(
+    "must lose nothing, and be ended by another: $name",
+    async ({ bytes, name }) => {
+      let states = 0;
+      for (let run = 0; run < RUNS; run++) states += await enumerate(bytes(), "all", 1 + run);
+      console.log(`crash states: ${states} (repair of ${name})`);
+      expect(states).toBeGreaterThan(1);
+    },
+  );
+
+  test(
+    `must lose nothing, and be ended by another, in ${MUTATIONS} images that are broken at random`,
+    async () => {
+      const sound = [
+        imageWithSnapshot().bytes,
+        soundImage().bytes,
+        soundImage({ version: 2, clusterBits: 10 }).bytes,
+        soundImage({ refcountOrder: 1 }).bytes,
+      ];
+      let states = 0;
+      for (let seed = 1; seed <= MUTATIONS; seed++) {
+        const rng = new Rng(seed);
+        const bytes = mutate(rng.pick(sound), rng);
+        try {
+          await readHeader(directChild(new SimDisk({ content: bytes })));
+        } catch (error) {
+          if (error instanceof BlockError) continue;
+          throw error;
+        }
+        try {
+          states += await enumerate(bytes, "all", seed);
+        } catch (cause) {
+          throw new Error(`seed ${seed}`, { cause });
+        }
+      }
+      console.log(`crash states: ${states} (repair of mutated images)`);
+      expect(states).toBeGreaterThan(MUTATIONS * 2);
+    },
+    60_000 * (1 + RUNS),
+  );
+
+  test("must lose nothing when it only frees leaks", async () => {
+    const leaky = BROKEN.find(({ name }) => name === "leaked clusters");
+    expect(await enumerate((leaky as (typeof BROKEN)[number]).bytes(), "leaks", 1)).toBeGreaterThan(
+      1,
+    );
+  });
+});
