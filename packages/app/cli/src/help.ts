@@ -15,7 +15,7 @@ Commands:
   amend [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename
   bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]]
          [-g granularity] [--image-opts] [-f fmt] filename bitmap
-  check [--image-opts] [-q] [-f fmt] [--output=ofmt] [-T src_cache] [-U] filename
+  check [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename
   commit [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename
   compare [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2
   convert [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C]

@@ -204,7 +204,7 @@ test("check must end with 2 for errors and 63 for a format without checks", asyn
 });
 
 test("what this version does not do must be refused by name", async () => {
-  for (const words of ["dd if=a", "check -r all a"]) {
+  for (const words of ["dd if=a", "bench a"]) {
     const { status, stderr } = await blk(words.split(" "));
     expect([words, status, stderr]).toEqual([
       words,

@@ -1,4 +1,5 @@
-/** `blk check`: is the metadata sound? Reads only. */
+/** `blk check`: is the metadata sound? Reads only, unless `-r` says to mend it. */
+import type { CheckResult, RepairKind } from "@blocklayer/block-api";
 import { hasCode } from "@blocklayer/bytes";
 import { checkImage, type ImageCheck, openImage } from "@blocklayer/image";
 import {
@@ -10,7 +11,7 @@ import {
 } from "../command-line.js";
 import { whileOpening } from "../naming.js";
 import { openOptions } from "../open-options.js";
-import { checkText } from "../output/check-text.js";
+import { checkText, repairText } from "../output/check-text.js";
 import { jsonText } from "../output/json.js";
 import type { Terminal } from "../terminal.js";
 
@@ -25,33 +26,46 @@ export async function check(args: readonly string[], terminal: Terminal): Promis
     "source-cache": { type: "string", short: "T" },
   });
   const output = outputFormat(values.output);
-  if (values.repair !== undefined) {
-    if (values.repair !== "leaks" && values.repair !== "all") {
-      throw new UsageError(
-        `Unknown option value for -r (expecting 'leaks' or 'all'): ${values.repair}`,
-        true,
-      );
-    }
-    throw new UsageError("Repair (-r) is not supported by this version; the image is untouched");
-  }
+  const fix = repairKind(values.repair);
   const filename = oneFilename(positionals);
   const options = openOptions(values, terminal);
   await using disk = await whileOpening(filename, () =>
     // A check is of this image alone, and works where the chain is broken.
-    openImage(filename, { ...options, backing: null }),
+    openImage(filename, { ...options, backing: null, readOnly: fix === undefined, forCheck: true }),
   );
+  const isQuiet = values.quiet === true;
   try {
-    const { report, result } = await checkImage(disk, { filename, signal: terminal.signal });
-    for (const { message } of result.findings) terminal.err(`${message}\n`);
-    if (result.findingsOmitted > 0) terminal.err(`… and ${result.findingsOmitted} more\n`);
+    const { report, result } = await checkImage(disk, {
+      filename,
+      signal: terminal.signal,
+      ...(fix === undefined ? {} : { fix }),
+      onDropped: (message) => terminal.err(`${message}\n`),
+      onRepaired: (repaired) => {
+        printFindings(repaired, terminal);
+        if (output === "human" && !isQuiet) terminal.out(repairText(repaired));
+      },
+    });
+    printFindings(result, terminal);
     if (output === "json") terminal.out(jsonText(report));
-    else if (values.quiet !== true) terminal.out(checkText(report));
+    else if (!isQuiet) terminal.out(checkText(report));
     return exitStatus(report);
   } catch (error) {
     if (!hasCode(error, "ENOTSUP")) throw error;
     terminal.err(`${terminal.programName}: This image format does not support checks\n`);
     return EXIT.noChecks;
   }
+}
+
+function repairKind(word: string | undefined): RepairKind | undefined {
+  if (word === undefined || word === "leaks" || word === "all") return word;
+  throw new UsageError(`Unknown option value for -r (expecting 'leaks' or 'all'): ${word}`, true);
+}
+
+/** What was dropped is told already, line by line: all of it, whatever the list has room for. */
+function printFindings({ findings, findingsOmitted }: CheckResult, terminal: Terminal): void {
+  const lines = findings.filter(({ severity }) => severity !== "dropped");
+  terminal.err(lines.map(({ message }) => `${message}\n`).join(""));
+  if (findingsOmitted > 0) terminal.err(`… and ${findingsOmitted} more\n`);
 }
 
 function exitStatus(report: ImageCheck): number {

@@ -1,6 +1,17 @@
 /** `blk check` for people, as qemu-img words it. */
+import type { CheckResult } from "@blocklayer/block-api";
 import type { ImageCheck } from "@blocklayer/image";
 import { percentText } from "./percent.js";
+
+/** What a repair came to, before the second look. */
+export function repairText({ corruptionsFixed = 0, leaksFixed = 0 }: CheckResult): string {
+  return (
+    "The following inconsistencies were found and repaired:\n\n" +
+    `    ${leaksFixed} leaked clusters\n` +
+    `    ${corruptionsFixed} corruptions\n\n` +
+    "Double checking the fixed image now...\n"
+  );
+}
 
 /** The summary that goes to standard output. */
 export function checkText(check: ImageCheck): string {

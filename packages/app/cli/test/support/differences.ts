@@ -210,3 +210,16 @@ export const NEW_BACKING_GONE: Difference = {
   why: "blk says once which file could not be opened",
   stderr: /Could not open new backing file 'gone\.qcow2': No such file or directory/,
 };
+
+export const NO_REBUILD: Difference = {
+  why: "qemu-img says no more than that its check failed; blk says what it found as well.",
+  stdout: /internal errors have occurred during the check/,
+  stderr: /\nERROR need to rebuild refcount structures\n/,
+};
+
+export const MENDS_MORE: Difference = {
+  why: "qemu-img leaves an entry as it is that names a place behind the end of the file.",
+  status: 0,
+  stdout: /No errors were found on the image/,
+  stderr: /^Dropping L2 table 0x40000 entry 1: /,
+};

@@ -145,13 +145,24 @@ function damage(): void {
   const copy = (to: string) => must("qemu-img", "convert", "-O", "qcow2", "data.qcow2", to);
   const REFCOUNT_BLOCK = 0x20000; // of every image that qemu-img makes with the defaults
   const FIRST_DATA = 0x50000;
-  copy("leaky.qcow2");
-  poke("leaky.qcow2", REFCOUNT_BLOCK + 40, [0, 1]);
-  copy("corrupt.qcow2");
-  poke("corrupt.qcow2", REFCOUNT_BLOCK + (FIRST_DATA / 65536) * 2, [0, 0]);
-  copy("both.qcow2");
-  poke("both.qcow2", REFCOUNT_BLOCK + (FIRST_DATA / 65536) * 2, [0, 0, 0, 1]);
-  poke("both.qcow2", REFCOUNT_BLOCK + 40, [0, 1]);
+  const damaged = (name: string, at: number, bytes: readonly number[]) => {
+    copy(name);
+    poke(name, at, bytes);
+  };
+  // Those that begin with "mend" are repaired, one command line each.
+  for (const name of ["leaky", "mend-leaky-1", "mend-leaky-2", "mend-leaky-3"]) {
+    damaged(`${name}.qcow2`, REFCOUNT_BLOCK + 2 * 5, [0, 3]);
+  }
+  for (const name of ["corrupt", "mend-corrupt-1", "mend-corrupt-2"]) {
+    damaged(`${name}.qcow2`, REFCOUNT_BLOCK + (FIRST_DATA / 65536) * 2, [0, 0]);
+  }
+  for (const name of ["both", "mend-both-1"]) {
+    damaged(`${name}.qcow2`, REFCOUNT_BLOCK + (FIRST_DATA / 65536) * 2, [0, 0, 0, 1]);
+    poke(`${name}.qcow2`, REFCOUNT_BLOCK + 40, [0, 1]);
+  }
+  damaged("mend-flag.qcow2", 0x40000, [0]);
+  damaged("mend-marked.qcow2", 72 + 7, [3]);
+  damaged("mend-lost.qcow2", 0x40000 + 8, [0x80, 1]);
   copy("bad-version.qcow2");
   poke("bad-version.qcow2", 4, [0, 0, 0, 9]);
   copy("bad-features.qcow2");

@@ -1,5 +1,5 @@
 /** `check`: exit statuses 0, 1, 2, 3 and 63. */
-import { ALONE } from "./differences.js";
+import { ALONE, MENDS_MORE, NO_REBUILD } from "./differences.js";
 import { type GoldenCase, line } from "./golden-case.js";
 
 const sound = [
@@ -36,4 +36,20 @@ export const CHECK_CASES: readonly GoldenCase[] = [
   line("check -U data.qcow2"),
   line("check --image-opts driver=qcow2,file.filename=data.qcow2"),
   line("check apart.qcow2"),
+  line("check -r some data.qcow2"),
+  line("check -r all gone"),
+  line("check -r all -f raw data.raw"),
+  line("check -r leaks data.qcow2"),
+  line("check -r all --output=json data.qcow2"),
+  line("check -r leaks mend-leaky-1.qcow2", { makes: "mend-leaky-1.qcow2", alike: "bytes" }),
+  line("check -r all --output=json mend-leaky-2.qcow2"),
+  line("check -q -r all mend-leaky-3.qcow2"),
+  line("check mend-leaky-3.qcow2"),
+  line("check -r leaks mend-corrupt-1.qcow2", { differs: NO_REBUILD }),
+  line("check -r all mend-corrupt-1.qcow2", { makes: "mend-corrupt-1.qcow2", alike: "disk" }),
+  line("check -r all --output=json mend-corrupt-2.qcow2"),
+  line("check -r all mend-both-1.qcow2"),
+  line("check -r leaks mend-flag.qcow2", { makes: "mend-flag.qcow2", alike: "bytes" }),
+  line("check -r all mend-marked.qcow2", { makes: "mend-marked.qcow2", alike: "bytes" }),
+  line("check -r all mend-lost.qcow2", { differs: MENDS_MORE }),
 ];

@@ -1,14 +1,14 @@
-/** Looks for broken metadata, and tells it in the words of `qemu-img check --output=json`. */
-import { UnsupportedError } from "@blocklayer/bytes";
-import type { CheckResult } from "@blocklayer/block-api";
+/** Looks for broken metadata, mends it, and tells it in the words of `qemu-img check --output=json`. */
+import type { CheckOptions, CheckResult } from "@blocklayer/block-api";
 import type { BlockBackend } from "@blocklayer/block-graph";
 import type { ImageCheck } from "./types.js";
 
 /** Options of `checkImage`. */
-export interface CheckImageOptions {
+export interface CheckImageOptions extends CheckOptions {
   /** The name to tell; default: the file's. */
   readonly filename?: string;
-  readonly signal?: AbortSignal;
+  /** Told when a repair has changed the image, before it is looked at once more. */
+  readonly onRepaired?: (repaired: CheckResult) => void;
 }
 
 /** A check in both shapes: qemu-img's JSON, and the findings one by one. */
@@ -18,7 +18,8 @@ export interface CheckImageResult {
 }
 
 /**
- * Checks an open image. Reads only.
+ * Checks an open image, and repairs it when `fix` says so. What a repair changed is checked again, and it is the second
+ * look that counts.
  *
  * @throws UnsupportedError when the format has nothing that can be checked
  */
@@ -27,17 +28,26 @@ export async function checkImage(
   options: CheckImageOptions = {},
 ): Promise<CheckImageResult> {
   const { root } = backend;
-  const { driver } = root;
-  if (driver.check === undefined) {
-    throw new UnsupportedError(`format '${root.driverName}' has no checks`, {
-      op: "check",
-      node: root.name,
-    });
-  }
-  const { signal } = options;
-  const result = await driver.check(signal === undefined ? {} : { signal });
-  const filename = options.filename ?? root.filename ?? root.name;
+  const { filename: given } = options;
+  const first = await backend.check(options);
+  const result = hasRepaired(first) ? await checkAgain(backend, first, options) : first;
+  const filename = given ?? root.filename ?? root.name;
   return { report: reportOf(filename, root.driverName, result), result };
+}
+
+function hasRepaired({ corruptionsFixed = 0, leaksFixed = 0 }: CheckResult): boolean {
+  return corruptionsFixed + leaksFixed > 0;
+}
+
+async function checkAgain(
+  backend: BlockBackend,
+  first: CheckResult,
+  { onRepaired, signal }: CheckImageOptions,
+): Promise<CheckResult> {
+  onRepaired?.(first);
+  const second = await backend.check(signal === undefined ? {} : { signal });
+  const { corruptionsFixed = 0, leaksFixed = 0 } = first;
+  return { ...second, corruptionsFixed, leaksFixed };
 }
 
 /** Counts of zero are left out where qemu-img leaves them out. */
@@ -49,6 +59,8 @@ function reportOf(filename: string, format: string, result: CheckResult): ImageC
     ...unlessAbsent("image-end-offset", result.imageEndOffset),
     ...unlessZero("corruptions", result.corruptions),
     ...unlessZero("leaks", result.leaks),
+    ...unlessZero("corruptions-fixed", result.corruptionsFixed),
+    ...unlessZero("leaks-fixed", result.leaksFixed),
     ...unlessZero("total-clusters", result.totalClusters),
     ...unlessZero("allocated-clusters", result.allocatedClusters),
     ...unlessZero("fragmented-clusters", result.fragmentedClusters),

@@ -39,6 +39,8 @@ export interface ImageCheck {
   readonly "image-end-offset"?: number;
   readonly corruptions?: number;
   readonly leaks?: number;
+  readonly "corruptions-fixed"?: number;
+  readonly "leaks-fixed"?: number;
   readonly "total-clusters"?: number;
   readonly "allocated-clusters"?: number;
   readonly "fragmented-clusters"?: number;

@@ -46,7 +46,8 @@ export async function openImage(
     fileOpenGate({ drivers: options.drivers, cache, forceShare: leaf.forceShare });
   const graph = new BlockGraph({ drivers: options.drivers, openGate });
   try {
-    return await graph.open(node, { readOnly, writethrough: cache.writethrough });
+    const { forCheck = false } = options;
+    return await graph.open(node, { readOnly, writethrough: cache.writethrough, forCheck });
   } catch (error) {
     await graph.close();
     throw error;

@@ -20,6 +20,8 @@ export interface OpenImageOptions extends DriverChoice {
   readonly format?: string;
   /** Default `true`: who wants to write says so. */
   readonly readOnly?: boolean;
+  /** Opened to be checked or repaired: a corrupt image may be opened for writing then, and a dirty one stays dirty. */
+  readonly forCheck?: boolean;
   /** Default `writeback`. */
   readonly cache?: CacheMode | CacheModeName;
   /** Take no lock that keeps others out; what is read may change meanwhile (`-U`). Read-only images only. */
