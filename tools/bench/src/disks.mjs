@@ -3,10 +3,13 @@ import { execFileSync } from "node:child_process";
 import {
   closeSync,
   existsSync,
+  fstatSync,
+  ftruncateSync,
   mkdirSync,
   mkdtempSync,
   openSync,
   readdirSync,
+  readSync,
   renameSync,
   rmSync,
   statSync,
@@ -56,6 +59,52 @@ export function makeOnes(folder) {
   for (let i = 0; i < 1000; i++) writeSync(file, mebibyte);
   closeSync(file);
   renameSync(`${disk}.part`, disk);
+  return disk;
+}
+
+/**
+ * A qcow2 image with 64 MiB of data, and behind it clusters that are counted and that nothing refers to.
+ *
+ * @param {string} folder
+ * @param {number} leaks - how many
+ */
+export function makeLeaky(folder, leaks) {
+  const disk = join(folder, `leaky-${leaks}.qcow2`);
+  if (existsSync(disk)) return disk;
+  const part = `${disk}.part`;
+  execFileSync("qemu-img", ["create", "-q", "-f", "qcow2", part, "20G"]);
+  execFileSync("qemu-io", ["-f", "qcow2", "-c", "write -P 1 0 64M", part], { stdio: "ignore" });
+  const cluster = 65536;
+  const perBlock = cluster / 2;
+  const file = openSync(part, "r+");
+  const number = (at) => {
+    const bytes = Buffer.alloc(8);
+    readSync(file, bytes, 0, 8, at);
+    return Number(bytes.readBigUInt64BE());
+  };
+  const table = number(48);
+  const end = Math.ceil(fstatSync(file).size / cluster);
+  // More refcount blocks first, then the leaks that they count.
+  const blockCount = Math.floor((end + leaks + 16) / perBlock) + 1;
+  const blocks = [number(table)];
+  for (let index = 1; index < blockCount; index++) {
+    blocks.push((end + index - 1) * cluster);
+    const entry = Buffer.alloc(8);
+    entry.writeBigUInt64BE(BigInt(blocks[index]));
+    writeSync(file, entry, 0, 8, table + index * 8);
+  }
+  const stop = end + blockCount - 1 + leaks;
+  ftruncateSync(file, stop * cluster);
+  for (const [index, block] of blocks.entries()) {
+    const first = Math.max(end, index * perBlock);
+    const last = Math.min(stop, (index + 1) * perBlock);
+    if (first >= last) continue;
+    const counts = Buffer.alloc((last - first) * 2);
+    for (let at = 1; at < counts.length; at += 2) counts[at] = 1;
+    writeSync(file, counts, 0, counts.length, block + (first % perBlock) * 2);
+  }
+  closeSync(file);
+  renameSync(part, disk);
   return disk;
 }
 

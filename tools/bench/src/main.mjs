@@ -9,7 +9,7 @@ import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { makeOnes, makeRealDisk } from "./disks.mjs";
+import { makeLeaky, makeOnes, makeRealDisk } from "./disks.mjs";
 import { countDirectWrites } from "./direct-writes.mjs";
 import { median, runOnce } from "./measure.mjs";
 import { WORKLOADS } from "./workloads.mjs";
@@ -56,7 +56,8 @@ function prepare() {
   const ones = makeOnes(flags.folder);
   for (const path of [raw, plain, compressed, zstd, ones]) readFileInPieces(path);
   const size = String(statSync(raw).size);
-  return { raw, plain, compressed, zstd, ones, size, out: join(flags.folder, "out.img") };
+  const leaky = makeLeaky(flags.folder, 100_000);
+  return { raw, plain, compressed, zstd, ones, leaky, size, out: join(flags.folder, "out.img") };
 }
 
 /** Warms the page cache. */
@@ -78,6 +79,9 @@ async function timeWorkload(workload) {
     for (const [side, command] of Object.entries(sides)) {
       rmSync(paths.out, { force: true });
       if (workload.before) execFileSync("qemu-img", fill(workload.before), { stdio: "ignore" });
+      if (workload.copyOf) {
+        execFileSync("cp", ["--sparse=always", ...fill([workload.copyOf]), paths.out]);
+      }
       const sample = await runOnce(command);
       if (run < 0) continue; // the first turn warms both up
       const inner = workload.inner?.exec(sample.output)?.[1];

@@ -9,6 +9,7 @@
  * @property {string[]} [peer] - arguments of qemu-img; absent: there is no peer, the target is milliseconds
  * @property {boolean} [besideItself] - `peer` are arguments of blk as well
  * @property {string[]} [before] - arguments of qemu-img that make the output first, untimed
+ * @property {string} [copyOf] - the output is a copy of this file, made untimed
  * @property {boolean} [oneCpu] - both run on one processor
  * @property {string} [script]
  * @property {RegExp} [inner] - the time that both print themselves, in seconds
@@ -111,6 +112,14 @@ export const WORKLOADS = [
     target: 2.0,
     ours: ["check", "{plain}"],
     peer: ["check", "{plain}"],
+  },
+  {
+    id: "repair-leaks",
+    title: "check -r leaks of 100,000 leaked clusters, whole process",
+    target: 1.5,
+    copyOf: "{leaky}",
+    ours: ["check", "-r", "leaks", "{out}"],
+    peer: ["check", "-r", "leaks", "{out}"],
   },
   {
     id: "info",
