@@ -1,10 +1,13 @@
 /** Repairs beside qemu-img's: counts found, counts mended, exit codes, and what is left. */
+import { execFile } from "node:child_process";
 import { copyFile, readFile, writeFile } from "node:fs/promises";
 import type { CheckResult, RepairKind } from "@blocklayer/block-api";
+import { promisify } from "node:util";
 import { directChild } from "@blocklayer/block-api";
 import { openMemory } from "@blocklayer/memory";
 import { expect, test } from "vitest";
 import { readHeader } from "../src/index.js";
+import { bitmapsExtensionIn } from "../src/header/extensions.js";
 import { repairQcow2 } from "../src/repair/repair.js";
 import { BROKEN, type BrokenImage } from "./support/broken-images.js";
 import { lostIn, viewAll } from "./support/guest-view.js";
@@ -111,4 +114,38 @@ describeWithQemu("repairQcow2() beside qemu-img check -r", () => {
       expect(await viewAll(repaired)).toEqual(theirView);
     },
   );
+
+  test("must keep to the image of one that has an external data file", async () => {
+    const name = scratch("apart");
+    const options = `data_file=${scratch("apart.data")},data_file_raw=on,cluster_size=4k`;
+    await qemuImg("create", "-q", "-f", "qcow2", "-o", options, name, "1M");
+    await promisify(execFile)("qemu-io", ["-f", "qcow2", "-c", "write -P 5 64k 64k", name]);
+    const bytes = new Uint8Array(await readFile(name));
+    const { refcountTableOffset } = await readHeader(directChild(openMemory({ bytes })));
+    bytes.fill(0, refcountTableOffset, refcountTableOffset + 8);
+    const [outcome, repaired] = await ours(bytes, "all");
+    expect(outcome).toMatchObject({ code: 0, corruptions: 0, leaks: 0 });
+    await writeFile(name, repaired);
+    expect(await qemuImg("check", "-f", "qcow2", name)).toMatchObject({ code: 0, stderr: "" });
+    const read = ["-f", "qcow2", "-c", "read -P 5 64k 64k", "-c", "read -P 0 0 64k", name];
+    const { stdout } = await promisify(execFile)("qemu-io", read);
+    expect(stdout).not.toContain("failed");
+  });
+
+  test("must declare bitmaps stale that break a rule, and free what they took", async () => {
+    const name = scratch("bitmaps");
+    await qemuImg("create", "-q", "-f", "qcow2", "-o", "cluster_size=4k", name, "1M");
+    await qemuImg("bitmap", "--add", name, "first");
+    const bytes = new Uint8Array(await readFile(name));
+    const header = await readHeader(directChild(openMemory({ bytes })));
+    const { directoryOffset } = bitmapsExtensionIn(header.extensions, 4096) ?? {
+      directoryOffset: 0,
+    };
+    bytes[directoryOffset + 17] = 60;
+    const [outcome, repaired] = await ours(bytes, "all");
+    expect(outcome).toMatchObject({ code: 0, corruptions: 0, leaks: 0 });
+    await writeFile(name, repaired);
+    expect((await qemuImg("check", "-f", "qcow2", name)).code).toBe(0);
+    expect((await readHeader(directChild(openMemory({ bytes: repaired })))).autoclear).toBe(0n);
+  });
 });
