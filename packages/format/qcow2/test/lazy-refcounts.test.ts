@@ -2,11 +2,12 @@
 import { execFile, spawn } from "node:child_process";
 import { readFile, writeFile } from "node:fs/promises";
 import { promisify } from "node:util";
-import { directChild } from "@blocklayer/block-api";
+import { directChild, parseOptions } from "@blocklayer/block-api";
 import { BlockError, IoVector } from "@blocklayer/bytes";
 import { openMemory } from "@blocklayer/memory";
 import { SimDisk } from "@blocklayer/sim";
 import { describe, expect, test } from "vitest";
+import { amendOptions } from "../src/amend/options.js";
 import { checkQcow2, formatInfoOf, openQcow2, readHeader } from "../src/index.js";
 import { createInMemory } from "./support/images.js";
 import { describeWithQemu, qemuImg, useScratch } from "./support/qemu.js";
@@ -62,6 +63,45 @@ describe("lazy refcounts", () => {
     expect(seen.slice(-2)).toEqual(["write", "flush"]);
     expect(await isDirty(file.bytes)).toBe(false);
     expect(await countsOf(file.bytes)).toEqual(CLEAN);
+  });
+
+  test("a snapshot must set the dirty bit too, and be whole after a repair", async () => {
+    const memory = await createInMemory(LAZY);
+    const first = await openQcow2({ file: directChild(memory) });
+    await first.writev(0, filled(CLUSTER, 1));
+    await first.close();
+    const disk = await openQcow2({ file: directChild(memory) });
+    await disk.snapshots.create({ name: "s", dateSeconds: 0, dateNanoseconds: 0 });
+    await disk.writev(0, filled(CLUSTER, 2));
+    await disk.flushToOs();
+    const left = openMemory({ bytes: memory.bytes });
+    expect(await isDirty(left.bytes)).toBe(true);
+    const repaired = await openQcow2({ file: directChild(left) });
+    const target = new Uint8Array(CLUSTER);
+    await repaired.readv(0, IoVector.of(target));
+    expect(target[0]).toBe(2);
+    await repaired.snapshots.apply("s");
+    await repaired.readv(0, IoVector.of(target));
+    expect(target[0]).toBe(1);
+    await repaired.close();
+    expect(await countsOf(left.bytes)).toEqual(CLEAN);
+    await disk.close();
+  });
+
+  test("must end with an amendment that ends them, or that replaces the refcounts", async () => {
+    for (const values of [{ compat: "0.10" }, { refcount_bits: 8 }, { lazy_refcounts: false }]) {
+      const memory = await createInMemory(LAZY);
+      const disk = await openQcow2({ file: directChild(memory) });
+      await disk.writev(0, filled(CLUSTER, 1));
+      const off = "compat" in values ? { lazy_refcounts: false } : {};
+      await disk.amend(parseOptions(amendOptions, { ...values, ...off }, "qcow2"));
+      const isLazy = "refcount_bits" in values;
+      await disk.writev(5 * CLUSTER, filled(CLUSTER, 2));
+      expect(await isDirty(memory.bytes)).toBe(isLazy);
+      await disk.close();
+      expect(await isDirty(memory.bytes)).toBe(false);
+      expect(await countsOf(memory.bytes)).toEqual(CLEAN);
+    }
   });
 
   test("a write that allocates nothing must leave the image clean", async () => {
