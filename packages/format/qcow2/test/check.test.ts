@@ -153,6 +153,14 @@ describe("checkQcow2()", () => {
     });
   });
 
+  test("must take an L1 entry that the end of the file cuts for one that ends in zeroes", async () => {
+    const image = new ImageBuilder();
+    image.field("l1TableOffset", 6 * 512).raw(6 * 512, Uint8Array.of(1, 0, 0));
+    const { findings } = await checkBytes(image.bytes.subarray(0, 6 * 512 + 3));
+    const messages = findings.map(({ message }) => message);
+    expect(messages).toContain("ERROR found L1 entry with reserved bits set: 100000000000000");
+  });
+
   test("must see a refcount that cannot hold all references", async () => {
     const image = new ImageBuilder({ refcountOrder: 0 }).entry(CLUSTER.l2, 1, COPIED | 0xa00n);
     const { findings, corruptions } = await checkBytes(image.bytes);

@@ -9,7 +9,7 @@
  *    and what a hostile image wants beyond is not checked.
  */
 import type { BlockChild, RequestOptions } from "@blocklayer/block-api";
-import { BlockError, IoVector, MiB } from "@blocklayer/bytes";
+import { alignUp, BlockError, IoVector, MiB } from "@blocklayer/bytes";
 import type { Findings } from "./findings.js";
 
 /** Neighbours this near are read together, with the gap. */
@@ -48,6 +48,7 @@ export class TableReader {
    * Reads one table, or what the file has of it.
    *
    * @param what - the table, for the message when it cannot be read
+   * @param entryBytes - an entry that the end of the file cuts is filled up with zeroes
    * @returns its bytes up to the end of the file; `undefined` when it could not be read, which then
    *   is among the findings
    */
@@ -55,11 +56,12 @@ export class TableReader {
     what: string,
     hostOffset: number,
     lengthBytes: number,
+    entryBytes = 1,
   ): Promise<Uint8Array | undefined> {
     const length = Math.max(0, Math.min(lengthBytes, this.fileLengthBytes - hostOffset));
     if (!this.#spend(what, length)) return undefined;
-    const bytes = new Uint8Array(length);
-    return (await this.#fill(what, hostOffset, bytes)) ? bytes : undefined;
+    const bytes = new Uint8Array(alignUp(length, entryBytes));
+    return (await this.#fill(what, hostOffset, bytes.subarray(0, length))) ? bytes : undefined;
   }
 
   /**
