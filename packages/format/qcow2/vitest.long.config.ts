@@ -1,4 +1,4 @@
-/** The long run: tens of thousands of broken images, and every crash of many runs. About ten minutes. */
+/** The long run: tens of thousands of broken images, every crash of many runs, and twins. About a quarter of an hour. */
 import { mergeConfig } from "vitest/config";
 import config from "./vitest.config.js";
 
@@ -11,6 +11,7 @@ const long = mergeConfig(config, {
       BLOCKLAYER_REPAIR_RUNS: env["BLOCKLAYER_REPAIR_RUNS"] ?? "3000",
       BLOCKLAYER_MODEL_RUNS: env["BLOCKLAYER_MODEL_RUNS"] ?? "40",
       BLOCKLAYER_CRASH_RUNS: env["BLOCKLAYER_CRASH_RUNS"] ?? "12",
+      BLOCKLAYER_TWIN_RUNS: env["BLOCKLAYER_TWIN_RUNS"] ?? "240",
     },
   },
 });
@@ -21,7 +22,7 @@ export default {
     ...long.test,
     include: [
       "test/{fuzz-open,fuzz-write,fuzz-repair,crash,repair-crash,model}.test.ts",
-      "test/{snapshot-crash,snapshot-model}.test.ts",
+      "test/{snapshot-crash,snapshot-model,extended-l2}.test.ts",
     ],
   },
 };

@@ -30,6 +30,7 @@ import {
   MAX_L1_BYTES,
   MAX_REFCOUNT_ORDER,
   MIN_CLUSTER_BITS,
+  MIN_EXTENDED_CLUSTER_BITS,
 } from "./geometry.js";
 import { withBackingFile } from "./header/encode.js";
 import { encodeFeatureName } from "./header/extensions.js";
@@ -75,7 +76,11 @@ export const createOptions: OptionSchema = {
     help: "Size of a cluster: a power of two from 512 to 2M",
     default: DEFAULT_CLUSTER_BYTES,
   },
-  extended_l2: { type: "boolean", help: "Subclusters (not supported)", default: false },
+  extended_l2: {
+    type: "boolean",
+    help: "32 subclusters in each cluster (version 3, clusters of 16k and more)",
+    default: false,
+  },
   preallocation: {
     type: "choice",
     choices: PREALLOCATIONS,
@@ -120,6 +125,8 @@ export interface CreateRequest {
   readonly compressionType: number;
   readonly preallocation: PreallocationMode;
   readonly lazyRefcounts: boolean;
+  /** The incompatible features that follow from the options. */
+  readonly incompatible: bigint;
   readonly backingFilename?: string;
   readonly backingFormat?: string;
   readonly dataFilename?: string;
@@ -143,6 +150,7 @@ export function requestOf(options: OptionValues): CreateRequest {
   const version = compat === "0.10" || compat === "v2" ? 2 : 3;
   const clusterBits = clusterBitsOf(options);
   refuseUnsupportedOptions(options);
+  const extendedL2 = extendedL2Of(options, version, clusterBits);
   const refcountOrder = refcountOrderOf(options, version);
   const backing = backingOf(options);
   const dataFile = dataFileOf(options, version);
@@ -150,7 +158,11 @@ export function requestOf(options: OptionValues): CreateRequest {
   const virtualSize = alignUp(numberOption(options, "size"), SECTOR_SIZE_BYTES);
   const preallocation = preallocationOf(options);
   const lazyRefcounts = lazyRefcountsOf(options, version);
-  const sizes = { version, virtualSize, clusterBits, refcountOrder } as const;
+  const incompatible =
+    extendedL2 |
+    (dataFile.dataFilename === undefined ? 0n : INCOMPATIBLE.dataFile) |
+    (compressionType === COMPRESSION_TYPE.zlib ? 0n : INCOMPATIBLE.compressionType);
+  const sizes = { version, virtualSize, clusterBits, refcountOrder, incompatible } as const;
   const request = { ...sizes, compressionType, preallocation, lazyRefcounts };
   const tooLarge = geometryOf(request).l1Size > MAX_L1_BYTES / ENTRY_BYTES;
   if (tooLarge || !Number.isSafeInteger(virtualSize)) {
@@ -172,6 +184,19 @@ export function clusterBitsOf(options: OptionValues): number {
   const bits = isPowerOfTwo(size) ? exactLog2(size) : 0;
   if (bits >= MIN_CLUSTER_BITS && bits <= MAX_CLUSTER_BITS) return bits;
   return invalid("Cluster size must be a power of two between 512 and 2048k");
+}
+
+/** The feature bit of extended L2 entries, or 0. */
+function extendedL2Of(options: OptionValues, version: 2 | 3, clusterBits: number): bigint {
+  if (!booleanOption(options, "extended_l2")) return 0n;
+  const only = "Extended L2 entries are only supported with";
+  if (version === 2) {
+    invalid(`${only} compatibility level 1.1 and above (use version=v3 or greater)`);
+  }
+  if (clusterBits < MIN_EXTENDED_CLUSTER_BITS) {
+    invalid(`${only} cluster sizes of at least ${2 ** MIN_EXTENDED_CLUSTER_BITS} bytes`);
+  }
+  return INCOMPATIBLE.extendedL2;
 }
 
 /** Binary logarithm of the refcount width. */
@@ -207,7 +232,6 @@ function refuseUnsupportedOptions(options: OptionValues): void {
   const format = stringOption(options, "encrypt.format");
   const unsupported: string[] = [];
   if (booleanOption(options, "encryption") || format !== undefined) unsupported.push("encryption");
-  if (booleanOption(options, "extended_l2")) unsupported.push("extended_l2=on");
   if (unsupported.length === 0) return;
   const message = `creating an image with ${unsupported.join(", ")} is not supported yet`;
   throw new UnsupportedError(message, { op: "create" });
@@ -288,9 +312,7 @@ export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Hea
     ...places,
     snapshotCount: 0,
     snapshotsOffset: 0,
-    incompatible:
-      (dataFilename === undefined ? 0n : INCOMPATIBLE.dataFile) |
-      (isZlib ? 0n : INCOMPATIBLE.compressionType),
+    incompatible: request.incompatible,
     compatible: request.lazyRefcounts ? COMPATIBLE.lazyRefcounts : 0n,
     autoclear: request.dataFileRaw === true ? AUTOCLEAR.rawDataFile : 0n,
     refcountOrder: request.refcountOrder,

@@ -95,11 +95,11 @@ export class Qcow2Driver implements BlockDriver {
       begin: (op, offset, options) => this.#beginBeside(op, offset, options),
       change: (op, work) => this.#change(op, work),
     });
-    const { clusterSize } = image.geometry;
+    const { clusterSize, subclusterSize } = image.geometry;
     this.limits = limitsOf({
       maxTransfer: MAX_TRANSFER_BYTES,
       optimalTransfer: clusterSize,
-      writeZeroesAlignment: clusterSize,
+      writeZeroesAlignment: subclusterSize,
       discardAlignment: clusterSize,
     });
     this.#capabilities = capabilitiesOf(image);

@@ -9,6 +9,8 @@
  * 3. Decoded offsets can lie beyond 2^53 - 1 (an entry has 56 bits). They are exact all the same,
  *    since the low nine bits are zero; whoever uses one compares it with `maxHostOffset` first.
  *
+ * What the bitmap of an extended L2 entry says is in mapping/subclusters.ts.
+ *
  * Source: the qcow2 specification, "Header", "Host cluster management", "Cluster mapping".
  */
 import { alignDown, divideRoundUp, SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
@@ -34,6 +36,12 @@ export const MAX_SNAPSHOTS = 65536;
 export const SNAPSHOT_HEADER_BYTES = 40;
 /** L1, L2 (without subclusters) and refcount-table entries. */
 export const ENTRY_BYTES = 8;
+/** L2 entries with a subcluster bitmap behind them. */
+export const EXTENDED_ENTRY_BYTES = 16;
+/** Subclusters of a cluster in an image with extended L2 entries. */
+export const EXTENDED_SUBCLUSTERS = 32;
+/** The smallest clusters with extended L2 entries: a subcluster has a sector at least. */
+export const MIN_EXTENDED_CLUSTER_BITS = 14;
 
 const TWO_POW_32 = 2 ** 32;
 
@@ -41,7 +49,7 @@ const TWO_POW_32 = 2 ** 32;
 export const COPIED_HIGH = 0x8000_0000;
 /** Bit 62 in the high half of an L2 entry: the cluster is compressed. */
 export const COMPRESSED_HIGH = 0x4000_0000;
-/** Bit 0 in the low half of an L2 entry: the cluster reads as zeroes. Version 3 only. */
+/** Bit 0 in the low half of an L2 entry: the cluster reads as zeroes. Version 3 without extended entries only. */
 export const ZERO_LOW = 1;
 /** Bits 32 to 55: the part of a host offset that lies in the high half. */
 export const OFFSET_HIGH_MASK = 0x00ff_ffff;
@@ -56,7 +64,10 @@ export const L2_RESERVED_LOW = 0x0000_01fe;
 /** Bits of a refcount table entry that must be zero: 0 to 8. */
 export const REFCOUNT_TABLE_RESERVED_LOW = 0x0000_01ff;
 
-/** What an L2 entry says of its guest cluster. Small integers, for switches in hot loops. */
+/**
+ * What an L2 entry says of its guest cluster, or of one of its subclusters. Small integers, for
+ * switches in hot loops.
+ */
 export const ENTRY_KIND = {
   /** The backing file shows through, or zeroes. */
   unallocated: 0,
@@ -68,12 +79,24 @@ export const ENTRY_KIND = {
   normal: 3,
   /** A deflate or zstd stream at the descriptor's offset. */
   compressed: 4,
-  /** The zero flag in a version 2 image, where it is reserved: the entry is corrupt. */
+  /** The entry is corrupt: the zero flag of version 2, where it is reserved, or an impossible bitmap. */
   invalid: 5,
+  /** As unallocated; a host cluster is set aside, in which other subclusters may have data. */
+  unallocatedHosted: 6,
 } as const;
 
 /** One of the values of ENTRY_KIND. */
 export type EntryKind = (typeof ENTRY_KIND)[keyof typeof ENTRY_KIND];
+
+/** Whether the backing file shows through, or zeroes. */
+export function isUnallocated(kind: EntryKind): boolean {
+  return kind === ENTRY_KIND.unallocated || kind === ENTRY_KIND.unallocatedHosted;
+}
+
+/** Whether zeroes are read because the entry says so. */
+export function isZero(kind: EntryKind): boolean {
+  return kind === ENTRY_KIND.zeroPlain || kind === ENTRY_KIND.zeroAllocated;
+}
 
 /** Sizes and counts of one image. Plain numbers, computed once when it opens. */
 export interface Geometry {
@@ -84,8 +107,17 @@ export interface Geometry {
   readonly virtualSize: number;
   readonly clusterBits: number;
   readonly clusterSize: number;
-  /** Bytes of one L2 entry: 8. */
-  readonly l2EntrySize: number;
+  /** Bytes of one L2 entry: 16 where each has a subcluster bitmap. */
+  readonly l2EntrySize: 8 | 16;
+  /**
+   * The parts of a cluster that are allocated each on its own: 32 with extended L2 entries; else 1,
+   * the cluster itself.
+   */
+  readonly subclusters: 1 | 32;
+  readonly subclusterBits: number;
+  readonly subclusterSize: number;
+  /** A bit for each subcluster of a cluster. */
+  readonly allSubclusters: 1 | 0xffff_ffff;
   /** Binary logarithm of `l2Entries`. */
   readonly l2Bits: number;
   /** Entries of one L2 table, which is one cluster long. */
@@ -118,9 +150,8 @@ export interface Geometry {
 /** The part of a header that decides the geometry. */
 export type GeometrySource = Pick<
   Qcow2Header,
-  "version" | "clusterBits" | "virtualSize" | "refcountOrder"
-> &
-  Partial<Pick<Qcow2Header, "incompatible">>;
+  "version" | "clusterBits" | "virtualSize" | "refcountOrder" | "incompatible"
+>;
 
 /**
  * Computes the geometry of an image.
@@ -130,7 +161,10 @@ export type GeometrySource = Pick<
 export function geometryOf(header: GeometrySource): Geometry {
   const { version, clusterBits, virtualSize, refcountOrder } = header;
   const clusterSize = 2 ** clusterBits;
-  const l2Bits = clusterBits - 3;
+  const extended = hasFeature(header.incompatible, INCOMPATIBLE.extendedL2);
+  const l2EntrySize = extended ? EXTENDED_ENTRY_BYTES : ENTRY_BYTES;
+  const subclusters = extended ? EXTENDED_SUBCLUSTERS : 1;
+  const l2Bits = clusterBits - (extended ? 4 : 3);
   const l2CoverageBytes = clusterSize * 2 ** l2Bits;
   const refcountBits = (2 ** refcountOrder) as RefcountBits;
   const refcountBlockBits = clusterBits + 3 - refcountOrder;
@@ -144,7 +178,11 @@ export function geometryOf(header: GeometrySource): Geometry {
     virtualSize: alignDown(virtualSize, SECTOR_SIZE_BYTES),
     clusterBits,
     clusterSize,
-    l2EntrySize: ENTRY_BYTES,
+    l2EntrySize,
+    subclusters,
+    subclusterBits: clusterBits - (extended ? 5 : 0),
+    subclusterSize: clusterSize / subclusters,
+    allSubclusters: extended ? 0xffff_ffff : 1,
     l2Bits,
     l2Entries: 2 ** l2Bits,
     l2CoverageBytes,
@@ -169,7 +207,7 @@ export function geometryOf(header: GeometrySource): Geometry {
 export type EntryRules = Pick<Geometry, "version" | "externalData">;
 
 /**
- * What kind of L2 entry two halves are. Reserved bits are not looked at.
+ * What kind of L2 entry two halves are, without subclusters. Reserved bits are not looked at.
  *
  * Offset 0 is the header, and stands for "no cluster"; in an external data file it is the first cluster, and
  * bit 63 tells whether the entry names it.

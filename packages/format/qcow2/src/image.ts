@@ -148,7 +148,7 @@ export class Qcow2Image {
     this.l1 = parts.l1;
     this.refcountTable = parts.refcountTable;
     const store = this.#store();
-    this.l2 = createL2Cache(parts.cacheSizes, store, {
+    this.l2 = createL2Cache(this.geometry, parts.cacheSizes, store, {
       beforeRead: () => this.event("l2_load"),
       beforeWrite: (at, length) => {
         this.overlap.check(at, length, this.l2Kinds);

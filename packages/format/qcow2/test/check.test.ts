@@ -169,6 +169,65 @@ describe("checkQcow2()", () => {
   });
 });
 
+describe("checkQcow2() of extended L2 entries", () => {
+  /** The first entry of an image with subclusters, as it is made here: descriptor, then bitmap. */
+  async function findingsWith(descriptor: bigint, bitmap: bigint): Promise<readonly string[]> {
+    return findingsOf(
+      (i) =>
+        i
+          .field("incompatible", 16n)
+          .field("size", 2 ** 24)
+          .entry(CLUSTER.l2, 0, descriptor === 0n ? i.dataEntry(0) : descriptor)
+          .entry(CLUSTER.l2, 1, bitmap),
+      { clusterBits: 14, dataClusters: 1 },
+    );
+  }
+
+  const HOST = 0n;
+
+  test.each<[string, bigint, bigint, readonly string[]]>([
+    ["data, zeroes and nothing", HOST, 0xffff_0000_0000_00ffn, []],
+    ["nothing at all in a host cluster", HOST, 0n, []],
+    [
+      "a subcluster with both bits",
+      HOST,
+      0x0000_0001_0000_0001n,
+      ["ERROR offset=14000: Allocated cluster has corrupted subcluster allocation bitmap"],
+    ],
+    ["zeroes nowhere", COPIED, 0xffff_ffff_0000_0000n, ["Leaked cluster 5 refcount=1 reference=0"]],
+    [
+      "data nowhere",
+      COPIED,
+      0x8000_0000n,
+      [
+        "ERROR: Unallocated cluster has non-zero subcluster allocation map",
+        "Leaked cluster 5 refcount=1 reference=0",
+      ],
+    ],
+    [
+      "a compressed cluster with a bitmap",
+      0x4000_0000_0001_4000n,
+      0x1_0000_0000n,
+      [
+        "ERROR compressed cluster 0 with non-zero subcluster allocation bitmap, entry=0x4000000000014000",
+        "Leaked cluster 5 refcount=1 reference=0",
+      ],
+    ],
+    ["a compressed cluster without one", 0x4000_0000_0001_4000n, 0n, []],
+    [
+      "a cluster without data that is not aligned",
+      COPIED | 0x14200n,
+      0x1_0000_0000n,
+      [
+        "ERROR offset=14200: Preallocated cluster is not properly aligned; L2 entry corrupted.",
+        "ERROR cluster 6 refcount=0 reference=1",
+      ],
+    ],
+  ])("must judge %s as qemu-img does [C14]", async (_, descriptor, bitmap, messages) => {
+    expect(await findingsWith(descriptor, bitmap)).toEqual(messages);
+  });
+});
+
 describe("checkQcow2() of a snapshot table", () => {
   const table = 7 * 512;
 

@@ -101,6 +101,8 @@ describe("Qcow2Driver with requests side by side", () => {
     ["zstd", { cluster_size: 4096, compression_type: "zstd" }, 1],
     ["version 2", { cluster_size: 1024, compat: "v2" }, 1],
     ["64 KiB clusters", {}, 2],
+    ["subclusters of 512 B", { cluster_size: 16_384, extended_l2: "on" }, 1],
+    ["subclusters of 2 KiB", { cluster_size: 65_536, extended_l2: "on" }, 2],
   ])(
     "must leave what one of the senders wrote: %s",
     { timeout: 120_000 },

@@ -8,6 +8,9 @@ const SHAPES: readonly Readonly<Record<string, unknown>>[] = [
   {},
   { cluster_size: 512, refcount_bits: 1 },
   { cluster_size: 4096, compat: "v2" },
+  { cluster_size: "16k", extended_l2: "on" },
+  { extended_l2: "on", refcount_bits: 8 },
+  { cluster_size: "2M", extended_l2: "on" },
 ];
 
 for (const shape of SHAPES) {

@@ -1,5 +1,6 @@
-import { directChild } from "@blocklayer/block-api";
+import { type BlockChild, directChild } from "@blocklayer/block-api";
 import { IoVector } from "@blocklayer/bytes";
+import { openMemory } from "@blocklayer/memory";
 import {
   type CrashState,
   crashStates,
@@ -32,6 +33,8 @@ interface CrashCase {
   readonly cached?: boolean;
   /** Written before the recording begins, from the start of the disk on. */
   readonly prefillBytes?: number;
+  /** A backing file as long as the disk, full of bytes. */
+  readonly backing?: boolean;
 }
 
 const CASES: readonly CrashCase[] = [
@@ -120,6 +123,32 @@ const CASES: readonly CrashCase[] = [
     parallel: 4,
     compressed: false,
   },
+  {
+    name: "subclusters of 512 B, compressed",
+    options: { cluster_size: 16_384, extended_l2: "on" },
+    sizeBytes: 131_072,
+    steps: 50,
+    parallel: 1,
+    compressed: true,
+  },
+  {
+    name: "subclusters of 512 B over a backing file, side by side",
+    options: { cluster_size: 16_384, extended_l2: "on", refcount_bits: 2 },
+    sizeBytes: 98_304,
+    steps: 48,
+    parallel: 4,
+    compressed: false,
+    backing: true,
+  },
+  {
+    name: "subclusters of 2 KiB over a backing file",
+    options: { cluster_size: 65_536, extended_l2: "on" },
+    sizeBytes: 196_608,
+    steps: 40,
+    parallel: 1,
+    compressed: true,
+    backing: true,
+  },
 ];
 
 /** One request of the guest, chosen by the random numbers. */
@@ -146,6 +175,16 @@ async function request(
   else await guest.flush();
 }
 
+/** What shows through an image with a backing file. */
+function backingBytesOf(one: CrashCase): Uint8Array | undefined {
+  return one.backing === true ? stampedBytes(0, 0, one.sizeBytes) : undefined;
+}
+
+function backingOf(one: CrashCase): { backing?: BlockChild } {
+  const bytes = backingBytesOf(one);
+  return bytes === undefined ? {} : { backing: directChild(openMemory({ bytes })) };
+}
+
 /** Runs a guest on an image and records what reaches its file. */
 async function record(
   one: CrashCase,
@@ -153,7 +192,7 @@ async function record(
 ): Promise<{ trace: Trace; reference: ReferenceDisk }> {
   const image = await createInMemory({ size: one.sizeBytes, ...one.options });
   const prefill = new Uint8Array(one.prefillBytes ?? 0);
-  const initial = new Uint8Array(one.sizeBytes);
+  const initial = backingBytesOf(one) ?? new Uint8Array(one.sizeBytes);
   if (prefill.length > 0) {
     prefill.set(stampedBytes(0, 0, prefill.length));
     initial.set(prefill);
@@ -179,6 +218,7 @@ async function record(
   const work = async (): Promise<void> => {
     const disk = await openQcow2({
       file: directChild(file),
+      ...backingOf(one),
       options: {
         "l2-cache-size": "4k",
         "l2-cache-entry-size": 512,
@@ -219,7 +259,7 @@ function deviceOf(
  * What a crash left must open, check without corruption, and show old or new bytes. A dirty image comes to that by
  * being opened for writing [C8].
  */
-async function inspect(state: CrashState, reference: ReferenceDisk): Promise<void> {
+async function inspect(one: CrashCase, state: CrashState, reference: ReferenceDisk): Promise<void> {
   const file = directChild(state.open());
   if (formatInfoOf(await readHeader(file)).dirty === true) {
     await (await openQcow2({ file })).close();
@@ -229,7 +269,7 @@ async function inspect(state: CrashState, reference: ReferenceDisk): Promise<voi
   if (result.corruptions > 0 || result.checkErrors > 0) {
     throw new Error(`${state.describe()}\n${JSON.stringify(result.findings, undefined, 1)}`);
   }
-  const disk = await openQcow2({ file, readOnly: true });
+  const disk = await openQcow2({ file, ...backingOf(one), readOnly: true });
   const bytes = new Uint8Array(disk.lengthBytes);
   await disk.readv(0, IoVector.of(bytes));
   await disk.close();
@@ -247,7 +287,7 @@ describe("Qcow2Driver after a crash", () => {
         const { trace, reference } = await record(one, seed);
         const maxSubsets = Number(process.env["BLOCKLAYER_CRASH_SUBSETS"] ?? 4);
         for (const state of crashStates(trace, { seed, maxSubsets, tear: true })) {
-          await inspect(state, reference);
+          await inspect(one, state, reference);
           states++;
         }
       }

@@ -35,6 +35,14 @@ describe("createQcow2()", () => {
     ["EINVAL: Refcount width must be a power of two", { size: "1M", refcount_bits: "3" }],
     ["EINVAL: Refcount width must be a power of two", { size: "1M", refcount_bits: "128" }],
     ["EINVAL: Different refcount widths", { size: "1M", compat: "0.10", refcount_bits: "8" }],
+    [
+      "EINVAL: Extended L2 entries are only supported with compatibility level 1.1 and above (use version=v3 or greater)",
+      { size: "1M", extended_l2: "on", compat: "0.10", cluster_size: "8k", refcount_bits: "3" },
+    ],
+    [
+      "EINVAL: Extended L2 entries are only supported with cluster sizes of at least 16384 bytes",
+      { size: "1M", extended_l2: "on", cluster_size: "8k", refcount_bits: "3" },
+    ],
     ["EINVAL: Backing format cannot be used", { size: "1M", backing_fmt: "raw" }],
     ["EINVAL: Expected backing file name", { size: "1M", backing_file: "" }],
     ["EINVAL: Backing file name is longer", { size: "1M", backing_file: "x".repeat(1024) }],
@@ -57,7 +65,6 @@ describe("createQcow2()", () => {
     ],
     ["ENOTSUP: creating an image with encryption", { size: "1M", encryption: "on" }],
     ["ENOTSUP: creating an image with encryption", { size: "1M", "encrypt.format": "luks" }],
-    ["ENOTSUP: creating an image with extended_l2=on", { size: "1M", extended_l2: "on" }],
     [
       "EINVAL: Non-zlib compression type is only supported with compatibility level 1.1 and above",
       { size: "1M", compat: "0.10", compression_type: "zstd" },
@@ -177,6 +184,25 @@ function* matrix(): Generator<Options> {
     }
   }
   yield { size: "1M", backing_file: "x".repeat(1023), backing_fmt: "raw" };
+  for (const size of ["0", "513", "1000000", "10G", "1T", "4T", "64T", "4P"]) {
+    for (const cluster_size of [
+      "512",
+      "8k",
+      "16k",
+      "32k",
+      "64k",
+      "128k",
+      "256k",
+      "512k",
+      "1M",
+      "2M",
+    ]) {
+      const refcount_bits = String(2 ** ((size.length + cluster_size.length * 3) % 7));
+      yield { size, cluster_size, extended_l2: "on", refcount_bits };
+      yield { size, cluster_size, extended_l2: "on", backing_file: "base", backing_fmt: "raw" };
+    }
+  }
+  yield { size: "1M", extended_l2: "on", compat: "0.10" };
 }
 
 describeWithQemu("createQcow2() beside qemu-img create", () => {
@@ -218,7 +244,12 @@ describeWithQemu("createQcow2() beside qemu-img create", () => {
   }, 120_000);
 
   test("formatInfoOf() and readHeader() must agree with qemu-img info", async () => {
-    for (const options of ["compat=0.10", "compat=1.1,refcount_bits=1", "lazy_refcounts=on"]) {
+    for (const options of [
+      "compat=0.10",
+      "compat=1.1,refcount_bits=1",
+      "lazy_refcounts=on",
+      "extended_l2=on",
+    ]) {
       const filename = scratch("info.qcow2");
       await qemuImg("create", "-q", "-f", "qcow2", "-o", options, filename, "1000001");
       const theirs = JSON.parse(

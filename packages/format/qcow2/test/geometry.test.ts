@@ -19,7 +19,7 @@ import {
 } from "../src/geometry.js";
 
 function geometry(clusterBits: number, virtualSize = 2 ** 30, refcountOrder = 4): Geometry {
-  return geometryOf({ version: 3, clusterBits, virtualSize, refcountOrder });
+  return geometryOf({ version: 3, clusterBits, virtualSize, refcountOrder, incompatible: 0n });
 }
 
 describe("geometryOf()", () => {
@@ -35,6 +35,29 @@ describe("geometryOf()", () => {
       refcountBlockEntries: 32768,
       maxRefcount: 65535,
       compressedShift: 22,
+    });
+  });
+
+  test("must give the numbers of extended L2 entries", () => {
+    const base = { version: 3, clusterBits: 16, refcountOrder: 4, incompatible: 16n } as const;
+    expect(geometryOf({ ...base, virtualSize: 10 * 2 ** 30 })).toMatchObject({
+      l2EntrySize: 16,
+      l2Bits: 12,
+      l2Entries: 4096,
+      l2CoverageBytes: 256 * 2 ** 20,
+      l1Size: 40,
+      subclusters: 32,
+      subclusterBits: 11,
+      subclusterSize: 2048,
+      allSubclusters: 0xffff_ffff,
+      compressedShift: 22,
+    });
+    expect(geometry(16)).toMatchObject({
+      l2EntrySize: 8,
+      subclusters: 1,
+      subclusterBits: 16,
+      subclusterSize: 65536,
+      allSubclusters: 1,
     });
   });
 

@@ -110,6 +110,59 @@ const CASES: readonly { name: string; options: string; size: string; commands: s
   },
 ];
 
+const EXTENDED_CASES: typeof CASES = [
+  { cluster: "16k", step: 16_384, total: 4e6 },
+  { cluster: "16k", step: 512, total: 200_000 },
+  { cluster: "16k", step: 700, total: 200_000 },
+  { cluster: "32k", step: 3000, total: 400_000 },
+  { cluster: "64k", step: 4096, total: 500_000 },
+  { cluster: "128k", step: 100_000, total: 3e6 },
+  { cluster: "512k", step: 20_000, total: 3e6 },
+  { cluster: "1M", step: 1000, total: 300_000 },
+  { cluster: "2M", step: 1e6 - 576, total: 5e6 },
+  { cluster: "2M", step: 5000, total: 1e6 },
+].map(({ cluster, step, total }) => ({
+  name: `subclusters: ${cluster} clusters, steps of ${step}`,
+  options: `cluster_size=${cluster},extended_l2=on`,
+  size: "64M",
+  commands: sequential(step, total),
+}));
+
+const MORE_EXTENDED_CASES: typeof CASES = [
+  {
+    name: "subclusters, zeroes and data",
+    options: "cluster_size=16k,extended_l2=on",
+    size: "16M",
+    commands: [
+      "write -z 0 64k",
+      "write 4k 16k",
+      "write -z 8k 700",
+      "write 9k 1k",
+      "write -z 300000 100",
+      "write 3M 100",
+      "write 3148000 100",
+    ],
+  },
+  {
+    name: "subclusters, compressed, then plain",
+    options: "extended_l2=on",
+    size: "16M",
+    commands: [
+      ...sequential(65_536, 2 ** 18, "-c "),
+      "write 2M 100k",
+      "write -c 3M 64k",
+      "write 70k 1k",
+      "write -c 5M 64k",
+    ],
+  },
+  {
+    name: "subclusters, two L2 tables",
+    options: "cluster_size=16k,extended_l2=on",
+    size: "64M",
+    commands: ["write 16380k 10k", "write 32M 512", "write 16000k 1M"],
+  },
+];
+
 /** Position of the first byte that differs, or -1. */
 function firstDifference(left: Uint8Array, right: Uint8Array): number {
   return Buffer.compare(left, right) === 0 ? -1 : left.findIndex((byte, i) => byte !== right[i]);
@@ -118,18 +171,22 @@ function firstDifference(left: Uint8Array, right: Uint8Array): number {
 describeWithQemu("layout", () => {
   const scratch = useScratch();
 
-  test.each(CASES)("writev() must lay clusters out as qemu-io does: $name", async (one) => {
-    const filename = scratch("theirs.qcow2");
-    const options = one.options === "" ? [] : ["-o", one.options];
-    await qemuImg("create", "-q", "-f", "qcow2", ...options, filename, one.size);
-    const fresh = new Uint8Array(await readFile(filename));
-    await runQemuIo(filename, one.commands);
-    const theirs = new Uint8Array(await readFile(filename));
-    const ours = (await replay(fresh, one.commands)).bytes;
-    await rm(filename);
-    // Compressed data may end anywhere: we fill up the last sector, qemu-io does not.
-    expect(ours.length).toBe(alignUp(theirs.length, 512));
-    expect(ours.length).toBeGreaterThan(fresh.length);
-    expect(firstDifference(ours.subarray(0, theirs.length), theirs)).toBe(-1);
-  });
+  test.each([...CASES, ...EXTENDED_CASES, ...MORE_EXTENDED_CASES])(
+    "writev() must lay clusters out as qemu-io does: $name",
+    { timeout: 60_000 },
+    async (one) => {
+      const filename = scratch("theirs.qcow2");
+      const options = one.options === "" ? [] : ["-o", one.options];
+      await qemuImg("create", "-q", "-f", "qcow2", ...options, filename, one.size);
+      const fresh = new Uint8Array(await readFile(filename));
+      await runQemuIo(filename, one.commands);
+      const theirs = new Uint8Array(await readFile(filename));
+      const ours = (await replay(fresh, one.commands)).bytes;
+      await rm(filename);
+      // Compressed data may end anywhere: we fill up the last sector, qemu-io does not.
+      expect(ours.length).toBe(alignUp(theirs.length, 512));
+      expect(ours.length).toBeGreaterThan(fresh.length);
+      expect(firstDifference(ours.subarray(0, theirs.length), theirs)).toBe(-1);
+    },
+  );
 });

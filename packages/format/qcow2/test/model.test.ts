@@ -24,6 +24,7 @@ interface Shape {
   readonly compat: "v2" | "v3";
   readonly backing: "none" | "same" | "short";
   readonly compressionType?: "zstd";
+  readonly extendedL2?: boolean;
 }
 
 const SHAPES: readonly Shape[] = [
@@ -37,6 +38,11 @@ const SHAPES: readonly Shape[] = [
   { clusterSize: 65536, refcountBits: 16, compat: "v3", backing: "short", compressionType: "zstd" },
   { clusterSize: 65536, refcountBits: 32, compat: "v3", backing: "none" },
   { clusterSize: 2 ** 21, refcountBits: 16, compat: "v3", backing: "same" },
+  { clusterSize: 2 ** 14, refcountBits: 16, compat: "v3", backing: "none", extendedL2: true },
+  { clusterSize: 2 ** 14, refcountBits: 1, compat: "v3", backing: "short", extendedL2: true },
+  { clusterSize: 2 ** 15, refcountBits: 64, compat: "v3", backing: "same", extendedL2: true },
+  { clusterSize: 2 ** 16, refcountBits: 16, compat: "v3", backing: "short", extendedL2: true },
+  { clusterSize: 2 ** 21, refcountBits: 16, compat: "v3", backing: "same", extendedL2: true },
 ];
 
 /** What the bytes of a disk may be: bits of the values that overlapping requests could leave. */
@@ -50,6 +56,7 @@ async function makeImage(shape: Shape, sizeBytes: number): Promise<Uint8Array> {
       refcount_bits: shape.refcountBits,
       compat: shape.compat,
       compression_type: shape.compressionType ?? "zlib",
+      extended_l2: shape.extendedL2 === true,
       ...(shape.backing === "none" ? {} : { backing_file: "base", backing_fmt: "raw" }),
     },
     "qcow2",
@@ -77,7 +84,8 @@ async function step(
   const { clusterSize } = shape;
   const kind = random.below(10);
   const aligned = random.below(2) === 0;
-  const unit = aligned ? clusterSize : random.below(2) === 0 ? 512 : 1;
+  const small = shape.extendedL2 === true ? clusterSize / 32 : 512;
+  const unit = aligned ? clusterSize : random.pick([small, 512, 1]);
   const maxLength = Math.min(size, Math.max(6 * clusterSize, 4096));
   let offset = Math.floor(random.below(size) / unit) * unit;
   let length = Math.max(1, Math.floor(random.below(maxLength) / unit)) * unit;
@@ -141,7 +149,8 @@ async function expectClean(bytes: Uint8Array): Promise<void> {
 describe("Qcow2Driver against a byte array", () => {
   for (const shape of SHAPES) {
     const { clusterSize, refcountBits, compat, backing } = shape;
-    const name = `${clusterSize} B clusters, ${refcountBits} bits, ${compat}, backing ${backing}`;
+    const entries = shape.extendedL2 === true ? ", subclusters" : "";
+    const name = `${clusterSize} B clusters, ${refcountBits} bits, ${compat}, backing ${backing}${entries}`;
     test(`must read what was written: ${name}`, { timeout: 30_000 * (1 + RUNS) }, async () => {
       for (let run = 0; run < RUNS; run++) {
         const random = new Random(run * 7919 + clusterSize + refcountBits);

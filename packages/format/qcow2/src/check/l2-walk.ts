@@ -9,7 +9,7 @@
  *    nothing [C13].
  * 3. Clusters of an external data file have no refcounts: only their offsets are judged.
  *
- * Source: the qcow2 specification, "Cluster mapping".
+ * Source: the qcow2 specification, "Cluster mapping" and "Extended L2 Entries".
  */
 import { hex, viewOf } from "@blocklayer/bytes";
 import {
@@ -17,7 +17,7 @@ import {
   compressedOffsetOf,
   COMPRESSED_HIGH,
   COPIED_HIGH,
-  ENTRY_BYTES,
+  EXTENDED_ENTRY_BYTES,
   type Geometry,
   hostOffsetOf,
   isCopied,
@@ -70,14 +70,15 @@ export function entryText(high: number, low: number): string {
 
 /** Checks the bytes of one L2 table. */
 export function walkL2(context: WalkContext, use: L2Use, bytes: Uint8Array): void {
-  const { clusterSize, externalData } = context.geometry;
+  const { clusterSize, externalData, l2EntrySize, subclusters } = context.geometry;
   const view = viewOf(bytes);
   let expected = 0;
   let allocated = 0;
   let fragments = 0;
-  for (let at = 0; at + ENTRY_BYTES <= bytes.length; at += ENTRY_BYTES) {
+  for (let at = 0; at + l2EntrySize <= bytes.length; at += l2EntrySize) {
     const high = view.getUint32(at);
     const low = view.getUint32(at + 4);
+    if (subclusters > 1 && !walkBitmap(context, use, view, at)) continue;
     if (high === 0 && low === 0) continue;
     if ((high & COMPRESSED_HIGH) !== 0) {
       walkCompressed(context, use, high, low);
@@ -90,7 +91,8 @@ export function walkL2(context: WalkContext, use: L2Use, bytes: Uint8Array): voi
       expected = offset + clusterSize;
       if (!externalData && isPlain(context, use, high, low, offset)) continue;
     }
-    walkStandard(context, use, high, low, offset);
+    const hasData = subclusters === 1 ? (low & ZERO_LOW) === 0 : view.getUint32(at + 12) !== 0;
+    walkStandard(context, use, high, low, offset, hasData);
   }
   context.tally.allocated += allocated * use.active;
   context.tally.fragmented += fragments * use.active;
@@ -118,16 +120,56 @@ function isPlain(
   );
 }
 
+/**
+ * Checks the bitmap of an extended entry [C14].
+ *
+ * @returns false when nothing else of the entry counts: QEMU then takes no cluster for referenced
+ */
+function walkBitmap(context: WalkContext, use: L2Use, view: DataView, at: number): boolean {
+  const { findings, geometry } = context;
+  const times = use.active + use.inactive;
+  const high = view.getUint32(at);
+  const low = view.getUint32(at + 4);
+  const zeroes = view.getUint32(at + 8);
+  const allocated = view.getUint32(at + 12);
+  if (zeroes === 0 && allocated === 0) return true;
+  if ((high & COMPRESSED_HIGH) !== 0) {
+    checkCompressedFlag(context, high, low, times);
+    const index = at / EXTENDED_ENTRY_BYTES;
+    const what = `compressed cluster ${index} with non-zero subcluster allocation bitmap`;
+    findings.corruption(() => `ERROR ${what}, entry=0x${entryText(high, low)}`, times);
+    return false;
+  }
+  const offset = hostOffsetOf(high, low);
+  const hosted = offset !== 0 || (geometry.externalData && isCopied(high));
+  if (!hosted && allocated !== 0) {
+    const what = "Unallocated cluster has non-zero subcluster allocation map";
+    findings.corruption(() => `ERROR: ${what}`, times);
+  } else if ((zeroes & allocated) !== 0) {
+    const what = "Allocated cluster has corrupted subcluster allocation bitmap";
+    findings.corruption(() => `ERROR offset=${offset.toString(16)}: ${what}`, times);
+  }
+  return true;
+}
+
+/** A compressed cluster is never written in place. */
+function checkCompressedFlag(
+  { geometry, findings }: WalkContext,
+  high: number,
+  low: number,
+  times: number,
+): void {
+  if (!isCopied(high)) return;
+  const offset = hex(compressedOffsetOf(geometry, high, low));
+  const message = `ERROR: coffset=${offset}: copied flag must never be set for compressed clusters`;
+  findings.corruption(() => message, times);
+}
+
 function walkCompressed(context: WalkContext, use: L2Use, high: number, low: number): void {
-  const { geometry, findings, tally } = context;
+  const { geometry, tally } = context;
   const times = use.active + use.inactive;
   const offset = compressedOffsetOf(geometry, high, low);
-  if (isCopied(high)) {
-    findings.corruption(
-      () => `ERROR: coffset=${hex(offset)}: copied flag must never be set for compressed clusters`,
-      times,
-    );
-  }
+  checkCompressedFlag(context, high, low, times);
   context.references.add(offset, compressedLengthOf(geometry, high, low), times);
   tally.allocated += use.active;
   tally.compressed += use.active;
@@ -140,6 +182,7 @@ function walkStandard(
   high: number,
   low: number,
   offset: number,
+  hasData: boolean,
 ): void {
   const { geometry, findings, references, stored, copiedFindings } = context;
   const times = use.active + use.inactive;
@@ -149,7 +192,7 @@ function walkStandard(
   }
   if (offset === 0) return;
   if (offset % geometry.clusterSize !== 0) {
-    const what = (low & ZERO_LOW) === 0 ? "Data" : "Preallocated";
+    const what = hasData ? "Data" : "Preallocated";
     const rule = "cluster is not properly aligned; L2 entry corrupted.";
     findings.corruption(() => `ERROR offset=${offset.toString(16)}: ${what} ${rule}`, times);
   }

@@ -82,7 +82,7 @@ function wantedAt(
   bytes: number,
   at = 0,
 ): Wanted {
-  const position = (mapping.index + ahead) * 8;
+  const position = (mapping.index + ahead) * image.geometry.l2EntrySize;
   const high = mapping.view.getUint32(position);
   const low = mapping.view.getUint32(position + 4);
   const hostOffset = compressedOffsetOf(image.geometry, high, low);

@@ -27,11 +27,10 @@ import {
   compressedEntryLow,
   type GuestOffset,
   type HostOffset,
-  standardEntryHigh,
-  standardEntryLow,
 } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { abandon, dropEntry } from "../mapping/allocate.js";
+import { storeCompressed, storeEntry } from "../mapping/l2-entry.js";
 import { l2ForWrite } from "../mapping/l2-tables.js";
 import { PendingAllocation } from "../mapping/pending.js";
 import { withClusters } from "../mapping/write.js";
@@ -333,10 +332,11 @@ async function link(image: Qcow2Image, one: Placed): Promise<void> {
     dropEntry(image, l2.entryHigh(table, index), l2.entryLow(table, index));
     if (one.compressed) {
       const high = compressedEntryHigh(geometry, one.hostOffset, one.bytes.length);
-      l2.setEntry(table, index, high, compressedEntryLow(one.hostOffset));
+      storeCompressed(image, table, index, high, compressedEntryLow(one.hostOffset));
     } else {
-      const high = standardEntryHigh(one.hostOffset, true);
-      l2.setEntry(table, index, high, standardEntryLow(one.hostOffset));
+      const { hostOffset } = one;
+      const allocated = geometry.allSubclusters;
+      storeEntry(image, table, index, { hostOffset, copied: true, allocated, zeroes: 0 });
     }
   } finally {
     l2.release(table);

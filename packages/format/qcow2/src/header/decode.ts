@@ -24,6 +24,7 @@ import {
 } from "@blocklayer/bytes";
 import {
   ENTRY_BYTES,
+  EXTENDED_SUBCLUSTERS,
   geometryOf,
   MAX_CLUSTER_BITS,
   MAX_L1_BYTES,
@@ -31,6 +32,7 @@ import {
   MAX_REFCOUNT_TABLE_BYTES,
   MAX_SNAPSHOTS,
   MIN_CLUSTER_BITS,
+  MIN_EXTENDED_CLUSTER_BITS,
   SNAPSHOT_HEADER_BYTES,
 } from "../geometry.js";
 import {
@@ -127,6 +129,7 @@ export function decodeHeader(bytes: Uint8Array, fileLengthBytes: number): Qcow2H
   const extensionEnd = backingFileOffset === 0 ? clusterSize : backingFileOffset;
   checkCompressionType(fields);
   refuseUnknownFeatures(fields, bytes, extensionEnd);
+  checkSubclusters(fields);
   checkTables(fields, clusterSize);
   const extensions = splitExtensions(bytes, fields.headerLength, extensionEnd);
   const backing = decodeBackingName(fields, clusterSize, bytes);
@@ -216,6 +219,12 @@ function refuseUnknownFeatures(fields: FixedFields, bytes: Uint8Array, extension
   }
   const list = incompatibleFeatureNames(unknown, names).join(", ");
   throw new UnsupportedError(`header: Unsupported qcow2 feature(s): ${list}`, { op: "open" });
+}
+
+function checkSubclusters({ clusterBits, incompatible }: FixedFields): void {
+  const extended = hasFeature(incompatible, INCOMPATIBLE.extendedL2);
+  if (!extended || clusterBits >= MIN_EXTENDED_CLUSTER_BITS) return;
+  broken(`Unsupported subcluster size: ${2 ** clusterBits / EXTENDED_SUBCLUSTERS}`);
 }
 
 function checkTables(fields: FixedFields, clusterSize: number): void {

@@ -50,7 +50,6 @@ export function refuseUnsupported(header: Pick<Qcow2Header, "incompatible" | "cr
   if (header.cryptMethod !== 0) {
     missing.push(header.cryptMethod === 1 ? "AES encryption" : "LUKS encryption");
   }
-  if (hasFeature(header.incompatible, INCOMPATIBLE.extendedL2)) missing.push("extended L2 entries");
   if (missing.length === 0) return;
   throw new UnsupportedError(`header: not supported yet: ${missing.join(", ")}`, { op: "open" });
 }

@@ -9,33 +9,32 @@
  *
  * 1. A chunk never reaches into an allocation in flight; what begins in one waits for it.
  * 2. Each allocation of a chunk lies in one L2 slice.
+ * 3. A write gives data to the subclusters that it touches, and to those between them and others with data
+ *    where a new cluster takes the place of an old one. The rest of a cluster stays unallocated, or zero.
  *
  * Locking: the image lock is held throughout.
  */
+import { alignDown, alignUp } from "@blocklayer/bytes";
 import {
-  ENTRY_KIND,
-  type EntryKind,
-  entryKind,
+  COMPRESSED_HIGH,
+  compressedLengthOf,
+  compressedOffsetOf,
   externalOffsetOf,
   type GuestOffset,
   guestOffsetOf,
   type HostOffset,
   hostOffsetOf,
   isCopied,
-  standardEntryHigh,
-  standardEntryLow,
-  compressedLengthOf,
-  compressedOffsetOf,
 } from "../geometry.js";
-import { hex } from "@blocklayer/bytes";
 import type { Qcow2Image } from "../image.js";
 import { allocateClusters, allocateClustersAt } from "../refcount/allocate.js";
 import { lowerAfterFailure } from "../refcount/free.js";
 import type { Epoch } from "../refcount/inflight.js";
 import { l2WaitsForData, l2WaitsForRefcounts } from "../writeback/order.js";
+import { L2Entry, storeEntry } from "./l2-entry.js";
 import { entriesLeft, l2ForWrite, type L2Position } from "./l2-tables.js";
-import { badEntry } from "./lookup.js";
 import { PendingAllocation } from "./pending.js";
+import { highestOf, lowestOf, touchedSubclusters } from "./subclusters.js";
 
 /** A part of a write that is contiguous in the file. */
 export interface WriteChunk {
@@ -56,6 +55,14 @@ interface Step {
   readonly hostOffset: HostOffset;
   readonly clusters: number;
   readonly allocation: PendingAllocation | undefined;
+}
+
+/** What a write still needs: whole clusters from `at` on, and in them the guest bytes `[start, end)`. */
+interface Wish {
+  /** Start of a cluster. */
+  readonly at: GuestOffset;
+  readonly start: GuestOffset;
+  readonly end: GuestOffset;
 }
 
 /**
@@ -81,7 +88,8 @@ export async function buildChunk(
   try {
     while (at < end) {
       const expected = hostStart < 0 ? -1 : hostStart + (at - first);
-      const step = await nextStep(image, at, end, expected);
+      const wish = { at, start: Math.max(at, guestOffset), end };
+      const step = await nextStep(image, wish, expected);
       if (step === undefined) break;
       if (hostStart < 0) hostStart = step.hostOffset;
       if (step.allocation !== undefined) {
@@ -111,91 +119,129 @@ export async function buildChunk(
  */
 async function nextStep(
   image: Qcow2Image,
-  at: GuestOffset,
-  end: GuestOffset,
+  wish: Wish,
   expected: HostOffset,
 ): Promise<Step | undefined> {
-  const { clusterSize, externalData } = image.geometry;
-  const position = await l2ForWrite(image, at);
+  const { clusterSize } = image.geometry;
+  const position = await l2ForWrite(image, wish.at);
   try {
-    const wanted = Math.ceil((end - at) / clusterSize);
+    const wanted = Math.ceil((wish.end - wish.at) / clusterSize);
     const limit = Math.min(wanted, entriesLeft(image, position.index));
-    const entry = readEntry(image, position, 0);
+    const entry = new L2Entry().loadSound(image, position.table, position.index);
     if (entry.inPlace) {
       if (expected >= 0 && entry.hostOffset !== expected) return undefined;
-      const clusters = countInPlace(image, position, entry, limit);
-      if (entry.kind === ENTRY_KIND.normal) {
-        return { hostOffset: entry.hostOffset, clusters, allocation: undefined };
-      }
-      return step(at, entry.hostOffset, clusters, clusterSize, true);
+      return inPlaceStep(image, position, entry, limit, wish);
     }
     let clusters = 1;
-    while (clusters < limit && !readEntry(image, position, clusters).inPlace) clusters++;
-    // An external data file has a place for every cluster: as if it had been set aside.
-    if (externalData) return step(at, externalOffsetOf(at), clusters, clusterSize, true);
-    if (expected < 0) {
-      return step(at, await allocateClusters(image, clusters), clusters, clusterSize, false);
+    const next = new L2Entry();
+    while (clusters < limit) {
+      if (next.loadSound(image, position.table, position.index + clusters).inPlace) break;
+      clusters++;
     }
-    const taken = await allocateClustersAt(image, expected, clusters);
-    return taken === 0 ? undefined : step(at, expected, taken, clusterSize, false);
+    // An external data file has a place for every cluster: as if it had been set aside.
+    const { externalData } = image.geometry;
+    let hostOffset = externalData ? externalOffsetOf(wish.at) : expected;
+    if (externalData) {
+      // Nothing is taken.
+    } else if (expected < 0) hostOffset = await allocateClusters(image, clusters);
+    else clusters = await allocateClustersAt(image, expected, clusters);
+    if (clusters === 0) return undefined;
+    next.load(image, position.table, position.index + clusters - 1);
+    const step = { hostOffset, clusters, inPlace: externalData };
+    return newStep(image, step, wish, entry, next);
   } finally {
     image.l2.release(position.table);
   }
 }
 
-function step(
-  at: GuestOffset,
-  hostOffset: HostOffset,
-  clusters: number,
-  clusterSize: number,
-  inPlace: boolean,
-): Step {
-  const end = at + clusters * clusterSize;
-  return { hostOffset, clusters, allocation: new PendingAllocation(at, end, hostOffset, inPlace) };
-}
-
-/** What a writer needs to know of an entry. */
-interface WriteEntry {
-  readonly kind: EntryKind;
-  readonly hostOffset: HostOffset;
-  /** It has a cluster that nobody shares. */
-  readonly inPlace: boolean;
-}
-
-function readEntry(image: Qcow2Image, position: L2Position, ahead: number): WriteEntry {
-  const { l2, geometry } = image;
-  const index = position.index + ahead;
-  const high = l2.entryHigh(position.table, index);
-  const low = l2.entryLow(position.table, index);
-  const kind = entryKind(high, low, geometry);
-  if (kind === ENTRY_KIND.invalid) {
-    const what = "the zero flag, which version 2 does not have";
-    throw badEntry(position.table.hostOffset, index, what);
-  }
-  if (kind !== ENTRY_KIND.normal && kind !== ENTRY_KIND.zeroAllocated) {
-    return { kind, hostOffset: 0, inPlace: false };
-  }
-  const hostOffset = hostOffsetOf(high, low);
-  if (image.badClusterOffset(hostOffset)) {
-    throw badEntry(position.table.hostOffset, index, `${hex(hostOffset)}: no cluster`);
-  }
-  return { kind, hostOffset, inPlace: isCopied(high) };
-}
-
-/** How many entries go on as the first one: same kind, in place, side by side in the file. */
-function countInPlace(
+/**
+ * Clusters that go on as the first one: in place, side by side in the file, and all with data wherever the
+ * write goes, or all without somewhere.
+ */
+function inPlaceStep(
   image: Qcow2Image,
-  position: L2Position,
-  first: WriteEntry,
+  { table, index }: L2Position,
+  first: L2Entry,
   limit: number,
-): number {
-  let count = 1;
-  for (; count < limit; count++) {
-    const entry = readEntry(image, position, count);
-    const expected = first.hostOffset + count * image.geometry.clusterSize;
-    if (!entry.inPlace || entry.kind !== first.kind || entry.hostOffset !== expected) break;
+  wish: Wish,
+): Step {
+  const { clusterSize } = image.geometry;
+  const { hostOffset } = first;
+  const complete = isComplete(image, first, wish, 0);
+  let fresh = hasNothing(image, first, wish, 0);
+  let last = first;
+  let clusters = 1;
+  for (; clusters < limit; clusters++) {
+    const next = new L2Entry().loadSound(image, table, index + clusters);
+    if (!next.inPlace || next.hostOffset !== hostOffset + clusters * clusterSize) break;
+    if (isComplete(image, next, wish, clusters) !== complete) break;
+    if (!hasNothing(image, next, wish, clusters)) fresh = false;
+    last = next;
   }
-  return count;
+  if (complete) return { hostOffset, clusters, allocation: undefined };
+  const { subclusterSize } = image.geometry;
+  const end = wish.at + clusters * clusterSize;
+  const dataStart = hasDataAt(image, first, wish.start)
+    ? wish.start
+    : alignDown(wish.start, subclusterSize);
+  const dataEnd = Math.min(wish.end, end);
+  const data = {
+    dataStart,
+    dataEnd: hasDataAt(image, last, dataEnd - 1) ? dataEnd : alignUp(dataEnd, subclusterSize),
+    fresh,
+  };
+  const allocation = new PendingAllocation(wish.at, end, hostOffset, true, data);
+  return { hostOffset, clusters, allocation };
+}
+
+/** The subclusters of the wish's cluster `ahead` that the write touches. */
+function touchedBy(image: Qcow2Image, { at, start, end }: Wish, ahead: number): number {
+  const clusterStart = at + ahead * image.geometry.clusterSize;
+  return touchedSubclusters(image.geometry, clusterStart, start, end);
+}
+
+/** Whether every subcluster that the write touches has data in the host cluster. */
+function isComplete(image: Qcow2Image, entry: L2Entry, wish: Wish, ahead: number): boolean {
+  return (touchedBy(image, wish, ahead) & ~entry.allocated) === 0;
+}
+
+/** Whether no subcluster that the write touches has data in the host cluster. */
+function hasNothing(image: Qcow2Image, entry: L2Entry, wish: Wish, ahead: number): boolean {
+  return (touchedBy(image, wish, ahead) & entry.allocated) === 0;
+}
+
+function hasDataAt(image: Qcow2Image, entry: L2Entry, guestOffset: GuestOffset): boolean {
+  const { clusterSize, subclusterBits } = image.geometry;
+  return (entry.allocated & (1 << ((guestOffset % clusterSize) >>> subclusterBits))) !== 0;
+}
+
+/**
+ * Clusters that are new. What the old ones hold beside the write is copied, from the first subcluster that has
+ * data to the last; what they hold nothing of stays as it is, unallocated or zero.
+ */
+function newStep(
+  image: Qcow2Image,
+  { hostOffset, clusters, inPlace }: Pick<Step, "hostOffset" | "clusters"> & { inPlace: boolean },
+  wish: Wish,
+  first: L2Entry,
+  last: L2Entry,
+): Step {
+  const { clusterSize, subclusterSize, subclusters } = image.geometry;
+  const end = wish.at + clusters * clusterSize;
+  let dataStart = alignDown(wish.start, subclusterSize);
+  if (first.compressed) dataStart = wish.at;
+  else if (first.allocated !== 0) {
+    dataStart = Math.min(dataStart, wish.at + lowestOf(first.allocated) * subclusterSize);
+  }
+  let dataEnd = Math.min(end, alignUp(wish.end, subclusterSize));
+  if (last.compressed) dataEnd = end;
+  else if (last.allocated !== 0) {
+    const behind = subclusters - 1 - highestOf(last.allocated);
+    dataEnd = Math.max(dataEnd, end - behind * subclusterSize);
+  }
+  const data = { dataStart, dataEnd, fresh: true };
+  const allocation = new PendingAllocation(wish.at, end, hostOffset, inPlace, data);
+  return { hostOffset, clusters, allocation };
 }
 
 /**
@@ -213,14 +259,24 @@ export async function linkAllocation(
     if (!allocation.inPlace) await l2WaitsForRefcounts(image);
     l2WaitsForData(image);
     const clusters = allocation.lengthBytes / geometry.clusterSize;
+    const entry = new L2Entry();
     for (let i = 0; i < clusters; i++) {
+      const ahead = i * geometry.clusterSize;
       const index = position.index + i;
-      if (!allocation.inPlace) {
-        dropEntry(image, l2.entryHigh(position.table, index), l2.entryLow(position.table, index));
+      if (allocation.inPlace) entry.loadSound(image, position.table, index);
+      else {
+        entry.load(image, position.table, index);
+        dropEntry(image, entry.high, entry.low);
       }
-      const hostOffset = allocation.hostOffset + i * geometry.clusterSize;
-      const high = standardEntryHigh(hostOffset, true);
-      l2.setEntry(position.table, index, high, standardEntryLow(hostOffset));
+      const { dataStart, dataEnd } = allocation;
+      const clusterStart = allocation.guestStart + ahead;
+      const filled = touchedSubclusters(geometry, clusterStart, dataStart, dataEnd);
+      storeEntry(image, position.table, index, {
+        hostOffset: allocation.hostOffset + ahead,
+        copied: true,
+        allocated: allocation.inPlace ? entry.allocated | filled : filled,
+        zeroes: entry.zeroes & ~filled,
+      });
     }
   } finally {
     l2.release(position.table);
@@ -236,31 +292,23 @@ export function dropEntry(
 ): void {
   const { geometry, frees } = image;
   const { clusterSize } = geometry;
-  switch (entryKind(high, low, geometry)) {
-    case ENTRY_KIND.normal:
-    case ENTRY_KIND.zeroAllocated: {
-      const hostOffset = hostOffsetOf(high, low);
-      if (geometry.externalData) {
-        if (reason !== "never" && frees.policy[reason]) {
-          image.externalData?.noteDropped(guestOffsetOf(hostOffset), clusterSize);
-        }
-        break;
-      }
-      // A corrupt entry that straddles two clusters owns neither: counting them down could free a neighbour's.
-      if (!image.badClusterOffset(hostOffset)) {
-        frees.note(hostOffset, clusterSize, reason, clusterSize);
-      }
-      break;
-    }
-    case ENTRY_KIND.compressed: {
-      const offset = compressedOffsetOf(geometry, high, low);
-      const length = compressedLengthOf(geometry, high, low);
-      frees.note(offset, length, reason, clusterSize);
-      image.readCache.invalidate();
-      break;
-    }
-    default:
+  if ((high & COMPRESSED_HIGH) !== 0) {
+    const offset = compressedOffsetOf(geometry, high, low);
+    const length = compressedLengthOf(geometry, high, low);
+    frees.note(offset, length, reason, clusterSize);
+    image.readCache.invalidate();
+    return;
   }
+  const hostOffset = hostOffsetOf(high, low);
+  if (geometry.externalData) {
+    const named = (hostOffset !== 0 || isCopied(high)) && reason !== "never";
+    if (!named || !frees.policy[reason]) return;
+    image.externalData?.noteDropped(guestOffsetOf(hostOffset), clusterSize);
+    return;
+  }
+  // A corrupt entry that straddles two clusters owns neither: counting them down could free a neighbour's.
+  if (hostOffset === 0 || image.badClusterOffset(hostOffset)) return;
+  frees.note(hostOffset, clusterSize, reason, clusterSize);
 }
 
 /** Gives back what was taken for data that could not be written, and lets the waiters go on. */

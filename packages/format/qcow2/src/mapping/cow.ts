@@ -1,5 +1,5 @@
 /**
- * Copy-on-write: the parts of new clusters that a write does not cover [C12].
+ * Copy-on-write: the parts of new clusters and subclusters that a write does not cover [C12].
  *
  * Above: write.ts. Below: read.ts for the old content.
  *
@@ -10,7 +10,7 @@
  * 4. What lies past the end of the disk counts as zeroes.
  */
 import { hasCode, IoVector } from "@blocklayer/bytes";
-import { ENTRY_KIND, type GuestOffset, type HostOffset } from "../geometry.js";
+import { type GuestOffset, type HostOffset, isUnallocated, isZero } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import type { WriteChunk } from "./allocate.js";
 import { lookup, Mapping } from "./lookup.js";
@@ -31,7 +31,7 @@ export interface CowWrite {
   readonly fileEnd: HostOffset;
 }
 
-/** The guest ranges of a chunk's new clusters that the write leaves as they were. */
+/** The guest ranges of a chunk's allocations that get data, and that the write leaves as they were. */
 interface CowSpans {
   readonly headStart: GuestOffset;
   readonly headBytes: number;
@@ -79,24 +79,25 @@ function spansOf(chunk: WriteChunk): CowSpans {
   const end = guestOffset + lengthBytes;
   const first = allocations[0];
   const last = allocations.at(-1);
-  const headStart = first !== undefined && first.guestStart < guestOffset ? first.guestStart : -1;
+  const headStart = Math.min(first?.dataStart ?? guestOffset, guestOffset);
+  const tailEnd = Math.max(last?.dataEnd ?? end, end);
   return {
-    headStart: Math.max(0, headStart),
-    headBytes: headStart < 0 ? 0 : guestOffset - headStart,
+    headStart,
+    headBytes: guestOffset - headStart,
     tailStart: end,
-    tailBytes: last !== undefined && last.guestEnd > end ? last.guestEnd - end : 0,
+    tailBytes: tailEnd - end,
   };
 }
 
-/** Whether a span of one cluster is known to read as zeroes without reading it. */
+/** Whether a span is known to read as zeroes without reading it. */
 function readsAsZero(image: Qcow2Image, start: GuestOffset, lengthBytes: number): boolean {
   const onDisk = Math.min(lengthBytes, image.contentEnd(start) - start);
   if (onDisk <= 0) return true;
   const mapping = new Mapping();
   if (!lookup(image, start, onDisk, mapping) || mapping.lengthBytes < onDisk) return false;
   const { kind } = mapping;
-  if (kind === ENTRY_KIND.zeroPlain || kind === ENTRY_KIND.zeroAllocated) return true;
-  return kind === ENTRY_KIND.unallocated && !image.backingCovers(start);
+  if (isZero(kind)) return true;
+  return isUnallocated(kind) && !image.backingCovers(start);
 }
 
 /** Lets the file zero the whole chunk. @returns false when that would mean writing zeroes */
@@ -106,9 +107,10 @@ async function zeroedByFile(
   start: HostOffset,
   end: HostOffset,
 ): Promise<boolean> {
-  // Clusters written in place keep their bytes if the write fails: only new ones may be zeroed.
+  // What has data keeps it if the write fails: only what has none may be zeroed.
   const [only, more] = chunk.allocations;
-  if (more !== undefined || only?.lengthBytes !== end - start) return false;
+  if (only === undefined || more !== undefined || !only.fresh) return false;
+  if (only.dataStart + end - start !== only.dataEnd) return false;
   if (!image.data.capabilities.writeZeroes) return false;
   if (!image.geometry.externalData) image.overlap.check(start, end - start, 0);
   await image.event("cluster_alloc_space");

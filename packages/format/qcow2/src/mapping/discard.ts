@@ -3,19 +3,20 @@
  *
  * Above: driver.ts. Below: l2-tables, refcount/free.ts.
  *
- * As QEMU does it: only whole clusters count, and a last cluster that the disk's end cuts. Version 3:
- * what was allocated gets the zero flag, and with a backing file what was not, so that it does not show
- * through. Version 2 without a backing file: entries become empty. Version 2 with one: nothing, since
- * old content of the backing file would appear.
+ * As QEMU does it: only whole clusters count, also where they have subclusters, and a last cluster that
+ * the disk's end cuts. Version 3: what was allocated gets the zero flag, and with a backing file what was
+ * not, so that it does not show through. Version 2 without a backing file: entries become empty. Version 2
+ * with one: nothing, since old content of the backing file would appear.
  *
  * The clusters are free, and are discarded in the file, after their drop is durable [C3, D2].
  */
 import type { RequestOptions } from "@blocklayer/block-api";
 import { alignDown, alignUp } from "@blocklayer/bytes";
-import { ENTRY_KIND, entryKind, type GuestOffset, ZERO_LOW } from "../geometry.js";
+import type { GuestOffset } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { l2WaitsForData } from "../writeback/order.js";
 import { dropEntry } from "./allocate.js";
+import { L2Entry, storeEntry } from "./l2-entry.js";
 import { l2ForWrite } from "./l2-tables.js";
 import { withClusters } from "./write.js";
 
@@ -62,17 +63,16 @@ async function discardSlice(
 ): Promise<void> {
   const { l2, geometry } = image;
   const { table, index } = await l2ForWrite(image, start);
-  const emptyLow = geometry.version >= 3 ? ZERO_LOW : 0;
+  const zeroes = geometry.version >= 3 ? geometry.allSubclusters : 0;
+  const entry = new L2Entry();
   try {
     for (let i = index; i < index + clusters; i++) {
-      const high = l2.entryHigh(table, i);
-      const low = l2.entryLow(table, i);
-      const kind = entryKind(high, low, geometry);
-      const allocated = kind !== ENTRY_KIND.unallocated && kind !== ENTRY_KIND.zeroPlain;
-      if (!allocated && image.backing === undefined) continue;
-      if (high === 0 && low === emptyLow) continue;
+      const { high, low, compressed } = entry.load(image, table, i);
+      const hosted = compressed || entry.hosted;
+      if (!hosted && image.backing === undefined) continue;
+      if (!hosted && entry.allocated === 0 && entry.zeroes === zeroes) continue;
       if (image.externalData?.raw === true) l2WaitsForData(image);
-      l2.setEntry(table, i, 0, emptyLow);
+      storeEntry(image, table, i, { hostOffset: 0, copied: false, allocated: 0, zeroes });
       dropEntry(image, high, low, "request");
     }
   } finally {

@@ -15,7 +15,7 @@
  * Source: the qcow2 specification, "Header" (incompatible bit 2, autoclear bit 1), "Cluster mapping".
  */
 import type { BlockChild, TruncateOptions, WriteZeroesOptions } from "@blocklayer/block-api";
-import { BlockError } from "@blocklayer/bytes";
+import { alignUp, BlockError } from "@blocklayer/bytes";
 import { ENTRY_KIND, type GuestOffset } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { l2WaitsForData, refcountsWaitForL2 } from "../writeback/order.js";
@@ -130,8 +130,10 @@ export async function nameClusters(
   start: GuestOffset,
   end: GuestOffset,
 ): Promise<void> {
-  for (let at = start; at < end; ) {
-    const chunk = await buildChunk(image, at, end - at);
+  // Also the subclusters of the last one that lie past the end of the disk.
+  const stop = alignUp(end, image.geometry.clusterSize);
+  for (let at = start; at < stop; ) {
+    const chunk = await buildChunk(image, at, stop - at);
     chunk.epoch.settle();
     l2WaitsForData(image);
     for (const allocation of chunk.allocations) {

@@ -11,13 +11,22 @@ import { assert } from "@blocklayer/bytes";
 import { WaitQueue } from "@blocklayer/co-lock";
 import type { GuestOffset, HostOffset } from "../geometry.js";
 
+/** The part of an allocation's clusters that its write fills. */
+export type DataRange = Pick<PendingAllocation, "dataStart" | "dataEnd" | "fresh">;
+
 /** One allocation in flight. Its host clusters lie side by side. */
 export class PendingAllocation {
   readonly guestStart: GuestOffset;
   readonly guestEnd: GuestOffset;
+  /** Of the cluster at `guestStart`. */
   readonly hostOffset: HostOffset;
-  /** The clusters were set aside before (zero flag): nothing was taken, nothing is dropped. */
+  /** The clusters were set aside before: nothing was taken, nothing is dropped. */
   readonly inPlace: boolean;
+  /** The guest bytes that are written, copied ones included: the subclusters that it touches get data. */
+  readonly dataStart: GuestOffset;
+  readonly dataEnd: GuestOffset;
+  /** None of these subclusters had data in the host clusters before. */
+  readonly fresh: boolean;
   readonly waiters: WaitQueue = new WaitQueue("allocation in flight");
 
   constructor(
@@ -25,11 +34,15 @@ export class PendingAllocation {
     guestEnd: GuestOffset,
     hostOffset: HostOffset,
     inPlace: boolean,
+    data: DataRange = { dataStart: guestStart, dataEnd: guestEnd, fresh: true },
   ) {
     this.guestStart = guestStart;
     this.guestEnd = guestEnd;
     this.hostOffset = hostOffset;
     this.inPlace = inPlace;
+    this.dataStart = data.dataStart;
+    this.dataEnd = data.dataEnd;
+    this.fresh = data.fresh;
   }
 
   get lengthBytes(): number {

@@ -76,6 +76,7 @@ function readRun(
     case ENTRY_KIND.normal:
       return image.readHost(mapping.hostOffset, target, options);
     case ENTRY_KIND.unallocated:
+    case ENTRY_KIND.unallocatedHosted:
       return readBacking(image, offset, target, options);
     case ENTRY_KIND.compressed:
       return readCompressed(image, mapping, offset, target, options);

@@ -4,7 +4,8 @@
  * Above: driver.ts. Below: lookup.
  *
  * Runs of one kind are merged across slices and tables; a stretch of the disk without L2 tables is one
- * step, whatever its length.
+ * step, whatever its length. Subclusters without data in a cluster that has a host cluster name their place
+ * in it, as in QEMU.
  */
 import type { BlockStatus, BlockStatusOptions } from "@blocklayer/block-api";
 import type { MaybePromise } from "@blocklayer/bytes";
@@ -74,7 +75,8 @@ function describe(image: Qcow2Image, offset: GuestOffset, mapping: Mapping): Sta
       };
     case ENTRY_KIND.compressed:
       return { lengthBytes, allocated: true, data: true, zero: false, compressed: true };
-    case ENTRY_KIND.unallocated: {
+    case ENTRY_KIND.unallocated:
+    case ENTRY_KIND.unallocatedHosted: {
       const { backing } = image;
       const covered = backing !== undefined && image.backingCovers(offset);
       const length = covered ? Math.min(lengthBytes, backing.lengthBytes - offset) : lengthBytes;
@@ -84,6 +86,7 @@ function describe(image: Qcow2Image, offset: GuestOffset, mapping: Mapping): Sta
         data: false,
         zero: !covered,
         compressed: false,
+        ...(kind === ENTRY_KIND.unallocated ? {} : { hostOffset: mapping.hostOffset }),
       };
     }
     case ENTRY_KIND.zeroAllocated:

@@ -1,28 +1,42 @@
 /**
  * Making ranges read as zeroes.
  *
- * Above: driver.ts. Below: l2-tables, write.ts.
+ * Above: driver.ts. Below: l2-entry, l2-tables, write.ts.
  *
- * Version 3: whole clusters get the zero flag; they keep their host cluster unless it may be given
- * back; compressed ones always give theirs back. Version 2 has no flag: what nothing holds is left
- * alone where no backing file shows through; what may be given back becomes unallocated where there is
- * no backing file at all; the rest is written with zero bytes.
+ * Version 3: clusters and subclusters get the zero flag. Whole clusters keep their host cluster unless it
+ * may be given back; compressed ones always give theirs back. Subclusters of a compressed cluster cannot
+ * have flags: they are written with zero bytes. Version 2 has no flag: what nothing holds is left alone
+ * where no backing file shows through; what may be given back becomes unallocated where there is no backing
+ * file at all; the rest is written with zero bytes.
  *
- * Parts of clusters are written, unless the whole cluster reads as zeroes already. A range that reaches
- * the end of the disk covers its last cluster whole.
+ * Parts of clusters (of subclusters, where there are any) are written, unless the rest of it reads as
+ * zeroes and all of it has no data: then it gets the flag as a whole, as in QEMU. A range that reaches the
+ * end of the disk covers its last subcluster whole, and its last cluster when it begins before it.
  */
-import type { WriteZeroesOptions } from "@blocklayer/block-api";
+import type { BlockChild, WriteZeroesOptions } from "@blocklayer/block-api";
 import { alignDown, alignUp, IoVector, UnsupportedError } from "@blocklayer/bytes";
-import { ENTRY_KIND, type EntryKind, entryKind, type GuestOffset, ZERO_LOW } from "../geometry.js";
+import type { Table } from "@blocklayer/metadata-cache";
+import { type GuestOffset, isCopied, isUnallocated, isZero } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { l2WaitsForData } from "../writeback/order.js";
 import { dropEntry } from "./allocate.js";
+import { L2Entry, storeEntry } from "./l2-entry.js";
 import { entriesLeft, l2ForWrite } from "./l2-tables.js";
-import { lookup, lookupSlow, Mapping } from "./lookup.js";
+import { invalidEntry, lookup, lookupSlow, Mapping } from "./lookup.js";
+import { touchedSubclusters } from "./subclusters.js";
 import { withClusters, writeGuest } from "./write.js";
 
 /** Zero bytes that are written at a time. */
 const ZERO_BUFFER_BYTES = 2 ** 20;
+
+/** How flags are set. */
+interface FlagOptions {
+  /** Whole clusters give their host cluster back. */
+  readonly mayUnmap: boolean;
+  /** Only where no subcluster of the range has data. */
+  readonly onlyBare: boolean;
+  readonly signal?: AbortSignal | undefined;
+}
 
 /** Makes a guest range read as zeroes. Requires: the range lies on the disk; writes are prepared. */
 export async function zeroGuest(
@@ -31,11 +45,11 @@ export async function zeroGuest(
   length: number,
   options: WriteZeroesOptions,
 ): Promise<void> {
-  const { clusterSize, virtualSize } = image.geometry;
+  const { subclusterSize: unit, virtualSize, version } = image.geometry;
   const end = offset + length;
   await image.externalData?.zeroRaw(offset, length, options);
-  const wholeStart = alignUp(offset, clusterSize);
-  const wholeEnd = end === virtualSize ? alignUp(end, clusterSize) : alignDown(end, clusterSize);
+  const wholeStart = alignUp(offset, unit);
+  const wholeEnd = end === virtualSize ? alignUp(end, unit) : alignDown(end, unit);
   if (wholeStart >= wholeEnd) {
     const next = Math.min(end, wholeStart);
     await zeroPart(image, offset, next - offset, options);
@@ -44,11 +58,11 @@ export async function zeroGuest(
   }
   await zeroPart(image, offset, wholeStart - offset, options);
   await zeroPart(image, wholeEnd, end - wholeEnd, options);
-  if (image.geometry.version >= 3) await flagClusters(image, wholeStart, wholeEnd, options);
+  if (version >= 3) await zeroWhole(image, wholeStart, wholeEnd, options);
   else await clearClusters(image, wholeStart, Math.min(wholeEnd, virtualSize), options);
 }
 
-/** A part of one cluster. */
+/** A part of one subcluster, or of one cluster that has none. */
 async function zeroPart(
   image: Qcow2Image,
   offset: GuestOffset,
@@ -56,50 +70,89 @@ async function zeroPart(
   options: WriteZeroesOptions,
 ): Promise<void> {
   if (length <= 0) return;
-  const { clusterSize, virtualSize, version } = image.geometry;
-  const start = alignDown(offset, clusterSize);
-  const whole = Math.min(clusterSize, virtualSize - start);
-  const { kind } = await mapOnce(image, start, whole);
-  // Zeroes that went into a raw data file are zeroes of the disk, save where a backing file shows.
-  if (image.externalData?.raw === true && kind !== ENTRY_KIND.unallocated) return;
-  if (readsAsZero(image, start, kind)) {
-    if (version < 3) return;
-    if (await flagIfZero(image, start, options)) return;
+  const { subclusterSize: unit, virtualSize, version } = image.geometry;
+  const start = alignDown(offset, unit);
+  const end = Math.min(start + unit, virtualSize);
+  if (image.externalData?.raw === true) {
+    // Zeroes that went into a raw data file are zeroes of the disk, save where a backing file shows.
+    const { kind } = await mapOnce(image, start, end - start);
+    if (!isUnallocated(kind)) return;
+  }
+  if (version < 3) {
+    if (await readsAsZero(image, start, end, false)) return;
+  } else if (
+    (await readsAsZero(image, start, offset, true)) &&
+    (await readsAsZero(image, offset + length, end, true))
+  ) {
+    const { signal } = options;
+    const flags = { mayUnmap: options.mayUnmap === true, onlyBare: true, signal };
+    if (await flagRange(image, start, start + unit, flags)) return;
   }
   await writeZeroBytes(image, offset, length, options);
 }
 
-/**
- * Gives a cluster the zero flag if it reads as zeroes. As QEMU does: whoever asks for zeroes finds them named in
- * this image, not only in what it lacks.
- *
- * @returns false when something was written there meanwhile
- */
-function flagIfZero(
+/** Version 3: whole subclusters. What cannot be flagged is written. */
+async function zeroWhole(
   image: Qcow2Image,
   start: GuestOffset,
-  { signal }: WriteZeroesOptions,
-): Promise<boolean> {
-  return withClusters(image, start, image.geometry.clusterSize, signal, async () => {
-    const { l2, geometry } = image;
-    const { table, index } = await l2ForWrite(image, start);
-    try {
-      const high = l2.entryHigh(table, index);
-      const low = l2.entryLow(table, index);
-      const kind = entryKind(high, low, geometry);
-      if (!readsAsZero(image, start, kind)) return false;
-      if (kind === ENTRY_KIND.unallocated) l2.setEntry(table, index, 0, ZERO_LOW);
-      return true;
-    } finally {
-      l2.release(table);
-    }
-  });
+  end: GuestOffset,
+  options: WriteZeroesOptions,
+): Promise<void> {
+  const { clusterSize, virtualSize } = image.geometry;
+  const flags = {
+    mayUnmap: options.mayUnmap === true,
+    onlyBare: false,
+    signal: options.signal,
+  };
+  const first = Math.min(end, alignUp(start, clusterSize));
+  const last = Math.max(first, end >= virtualSize ? end : alignDown(end, clusterSize));
+  for (const [from, to] of [
+    [start, first],
+    [first, last],
+    [last, end],
+  ] as const) {
+    if (from >= to || (await flagRange(image, from, to, flags))) continue;
+    await writeZeroBytes(image, from, to - from, options);
+  }
 }
 
-/** Whether a cluster of a kind is known to read as zeroes. */
-function readsAsZero(image: Qcow2Image, start: GuestOffset, kind: EntryKind): boolean {
-  if (kind === ENTRY_KIND.zeroPlain || kind === ENTRY_KIND.zeroAllocated) return true;
-  return kind === ENTRY_KIND.unallocated && !image.backingCovers(start);
+/**
+ * Whether a range within one subcluster or cluster reads as zeroes for certain.
+ *
+ * @param askBacking - whether the backing file's word counts where it shows through
+ */
+async function readsAsZero(
+  image: Qcow2Image,
+  start: GuestOffset,
+  end: GuestOffset,
+  askBacking: boolean,
+): Promise<boolean> {
+  for (let at = start; at < end; ) {
+    const { kind, lengthBytes } = await mapOnce(image, at, end - at);
+    if (isUnallocated(kind)) {
+      const { backing } = image;
+      if (backing !== undefined && image.backingCovers(at)) {
+        const covered = Math.min(at + lengthBytes, backing.lengthBytes);
+        if (!askBacking || !(await backingReadsAsZero(backing, at, covered))) return false;
+      }
+    } else if (!isZero(kind)) return false;
+    at += lengthBytes;
+  }
+  return true;
+}
+
+/** What the backing file says of itself; what lies below it is not asked. */
+async function backingReadsAsZero(
+  backing: BlockChild,
+  start: GuestOffset,
+  end: GuestOffset,
+): Promise<boolean> {
+  for (let at = start; at < end; ) {
+    const { zero, lengthBytes } = await backing.blockStatus(at, end - at, { wantZero: true });
+    if (!zero) return false;
+    at += lengthBytes;
+  }
+  return true;
 }
 
 /** The run that a guest offset begins, from tables in memory or from the file. */
@@ -136,51 +189,110 @@ async function writeZeroBytes(
   }
 }
 
-/** Version 3: sets the zero flag, one slice under the lock at a time. */
-async function flagClusters(
+/**
+ * Version 3: sets zero flags, one slice under the lock at a time.
+ *
+ * @param start - start of a subcluster
+ * @param end - end of one; a range that is no whole number of clusters lies in one cluster
+ * @returns false when nothing was done, since a cluster can have no such flags, or has data and may not
+ */
+async function flagRange(
   image: Qcow2Image,
   start: GuestOffset,
   end: GuestOffset,
-  options: WriteZeroesOptions,
-): Promise<void> {
-  const { clusterSize } = image.geometry;
-  const span = image.l2.entriesPerTable * clusterSize;
+  flags: FlagOptions,
+): Promise<boolean> {
+  const span = image.l2.entriesPerTable * image.geometry.clusterSize;
   for (let at = start; at < end; ) {
     const stop = Math.min(end, alignDown(at, span) + span);
     const from = at;
-    await withClusters(image, from, stop - from, options.signal, () =>
-      flagSlice(image, from, (stop - from) / clusterSize, options.mayUnmap === true),
+    const done = await withClusters(image, from, stop - from, flags.signal, () =>
+      flagSlice(image, from, stop, flags),
     );
+    if (!done) return false;
     at = stop;
   }
+  return true;
 }
 
 async function flagSlice(
   image: Qcow2Image,
   start: GuestOffset,
-  clusters: number,
-  mayUnmap: boolean,
-): Promise<void> {
+  end: GuestOffset,
+  flags: FlagOptions,
+): Promise<boolean> {
   const { l2, geometry } = image;
+  const { clusterSize } = geometry;
   const { table, index } = await l2ForWrite(image, start);
   try {
+    const clusterStart = alignDown(start, clusterSize);
+    const clusters = Math.ceil((end - clusterStart) / clusterSize);
     const stop = index + Math.min(clusters, entriesLeft(image, index));
-    for (let i = index; i < stop; i++) {
-      const high = l2.entryHigh(table, i);
-      const low = l2.entryLow(table, i);
-      const kind = entryKind(high, low, geometry);
-      const hasCluster = kind === ENTRY_KIND.normal || kind === ENTRY_KIND.zeroAllocated;
-      const unmap = kind === ENTRY_KIND.compressed || (mayUnmap && hasCluster);
-      const newHigh = unmap ? 0 : high;
-      const newLow = unmap ? ZERO_LOW : (low | ZERO_LOW) >>> 0;
-      if (newHigh === high && newLow === low) continue;
-      if (image.externalData?.raw === true) l2WaitsForData(image);
-      l2.setEntry(table, i, newHigh, newLow);
-      if (unmap) dropEntry(image, high, low, "request");
+    const entry = new L2Entry();
+    for (let i = index, at = clusterStart; i < stop; i++, at += clusterSize) {
+      entry.load(image, table, i);
+      const mask = flagsFor(image, at, start, end);
+      const bare = !entry.compressed && (entry.allocated & mask) === 0;
+      if (flags.onlyBare && !bare) return false;
+      if (mask === geometry.allSubclusters) {
+        flagCluster(image, table, i, entry, flags.mayUnmap);
+        continue;
+      }
+      if (entry.compressed) return false;
+      if (entry.invalid) throw invalidEntry(image, table.hostOffset, i);
+      flagSubclusters(image, table, i, entry, mask);
     }
+    return true;
   } finally {
     l2.release(table);
   }
+}
+
+/** The subclusters of a cluster that a range covers: all of them when what is left lies past the disk's end. */
+function flagsFor(
+  image: Qcow2Image,
+  clusterStart: GuestOffset,
+  start: GuestOffset,
+  end: GuestOffset,
+): number {
+  const { geometry } = image;
+  if (start <= clusterStart && end >= geometry.virtualSize) return geometry.allSubclusters;
+  return touchedSubclusters(geometry, clusterStart, start, end);
+}
+
+/** All of a cluster reads as zeroes. */
+function flagCluster(
+  image: Qcow2Image,
+  table: Table,
+  index: number,
+  entry: L2Entry,
+  mayUnmap: boolean,
+): void {
+  const { high, low, hosted, hostOffset, compressed, allocated } = entry;
+  const zeroes = image.geometry.allSubclusters;
+  const unmap = compressed || (mayUnmap && hosted);
+  if (!unmap && allocated === 0 && entry.zeroes === zeroes) return;
+  if (image.externalData?.raw === true) l2WaitsForData(image);
+  const kept = unmap ? 0 : hostOffset;
+  const copied = !unmap && isCopied(high);
+  storeEntry(image, table, index, { hostOffset: kept, copied, allocated: 0, zeroes });
+  if (unmap) dropEntry(image, high, low, "request");
+}
+
+/** Some subclusters of a cluster read as zeroes. Requires: the entry is sound, and not compressed. */
+function flagSubclusters(
+  image: Qcow2Image,
+  table: Table,
+  index: number,
+  entry: L2Entry,
+  mask: number,
+): void {
+  const { high, hostOffset } = entry;
+  const allocated = entry.allocated & ~mask;
+  const zeroes = entry.zeroes | mask;
+  if (allocated === entry.allocated && zeroes === entry.zeroes) return;
+  if (image.externalData?.raw === true) l2WaitsForData(image);
+  storeEntry(image, table, index, { hostOffset, copied: isCopied(high), allocated, zeroes });
 }
 
 /** Version 2: run by run, whatever is the least work. */
@@ -193,7 +305,7 @@ async function clearClusters(
   for (let at = start; at < end; ) {
     const mapping = await mapOnce(image, at, end - at);
     let length = mapping.lengthBytes;
-    const bare = mapping.kind === ENTRY_KIND.unallocated;
+    const bare = isUnallocated(mapping.kind);
     const { backing } = image;
     if (bare && backing !== undefined && image.backingCovers(at)) {
       length = Math.min(length, alignUp(backing.lengthBytes - at, image.geometry.clusterSize));
@@ -223,11 +335,11 @@ export async function unmapClusters(
       const { table, index } = await l2ForWrite(image, from);
       try {
         const clusters = Math.ceil((stop - from) / geometry.clusterSize);
+        const entry = new L2Entry();
         for (let i = index; i < index + clusters; i++) {
-          const high = l2.entryHigh(table, i);
-          const low = l2.entryLow(table, i);
-          if (high === 0 && low === 0) continue;
-          l2.setEntry(table, i, 0, 0);
+          const { high, low, zeroes, allocated } = entry.load(image, table, i);
+          if (high === 0 && low === 0 && zeroes === 0 && allocated === 0) continue;
+          storeEntry(image, table, i, { hostOffset: 0, copied: false, allocated: 0, zeroes: 0 });
           dropEntry(image, high, low, "request");
         }
       } finally {

@@ -176,11 +176,11 @@ function addEntry(
     length = geometry.clusterSize;
     if (offset === 0) return;
     if (image.badClusterOffset(offset)) {
-      throw badEntry(slice.hostOffset, index, `${hex(offset)}: no cluster`);
+      throw badEntry(image, slice.hostOffset, index, `${hex(offset)}: no cluster`);
     }
   }
   if (!references.contains(offset, length)) {
-    throw badEntry(slice.hostOffset, index, `${hex(offset)}: behind the end of the file`);
+    throw badEntry(image, slice.hostOffset, index, `${hex(offset)}: behind the end of the file`);
   }
   references.add(offset, length, times);
 }

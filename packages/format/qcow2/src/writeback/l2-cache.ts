@@ -9,7 +9,7 @@
  */
 import { BlockError, isPowerOfTwo, MiB } from "@blocklayer/bytes";
 import { L2Cache, type MetadataCacheOptions, type TableStore } from "@blocklayer/metadata-cache";
-import { ENTRY_BYTES, type Geometry, MIN_CLUSTER_BITS } from "../geometry.js";
+import { type Geometry, MIN_CLUSTER_BITS } from "../geometry.js";
 
 /** Longest L2 cache when the user names none. */
 const MAX_DEFAULT_BYTES: number = 32 * MiB;
@@ -84,12 +84,17 @@ function refuse(message: string): never {
 export type TableHooks = Pick<MetadataCacheOptions, "beforeRead" | "beforeWrite">;
 
 /** Makes the L2 cache. */
-export function createL2Cache(sizes: CacheSizes, store: TableStore, hooks: TableHooks): L2Cache {
+export function createL2Cache(
+  geometry: Geometry,
+  sizes: CacheSizes,
+  store: TableStore,
+  hooks: TableHooks,
+): L2Cache {
   return new L2Cache({
     name: "L2 cache",
     tableSizeBytes: sizes.l2SliceBytes,
     maxTables: Math.floor(sizes.l2Bytes / sizes.l2SliceBytes),
-    entrySizeBytes: ENTRY_BYTES,
+    entrySizeBytes: geometry.l2EntrySize,
     store,
     ...hooks,
   });

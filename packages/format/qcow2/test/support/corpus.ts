@@ -106,6 +106,30 @@ export const RECIPES: readonly Recipe[] = [
     size: "1M",
     steps: ["io write -P 1 0 100k", "io write -z 50k 20k"],
   },
+  {
+    name: "subclusters",
+    options: "cluster_size=16k,extended_l2=on",
+    size: "1M",
+    steps: [
+      "io write -P 1 0 40k",
+      "io write -P 2 50k 700",
+      "io write -c -P 3 64k 16k",
+      "io write -z 70k 3k",
+      "io write -z 100k 20k",
+      "io write -P 4 112k 1k",
+      "io discard 16k 16k",
+      "snapshot -c one $",
+      "io write -P 5 49k 512",
+      "io write -c -P 6 256k 16k",
+      "io write -z 5k 1k",
+    ],
+  },
+  {
+    name: "subclusters64k",
+    options: "extended_l2=on,refcount_bits=8",
+    size: "3M",
+    steps: ["io write -P 1 10k 100k", "io write -z 64k 6k", "io write -c -P 2 1M 64k"],
+  },
   { name: "large", options: "cluster_size=64k", size: "1T", steps: ["io write -P 1 500G 1M"] },
 ];
 

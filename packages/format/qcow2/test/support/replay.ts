@@ -2,16 +2,24 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { type BlockChild, directChild } from "@blocklayer/block-api";
-import { IoVector, parseSize } from "@blocklayer/bytes";
+import { alignDown, alignUp, IoVector, parseSize } from "@blocklayer/bytes";
 import { type MemoryDriver, openMemory } from "@blocklayer/memory";
 import { openQcow2, type Qcow2Driver } from "../../src/index.js";
 
 const run = promisify(execFile);
 
-/** Runs commands in one qemu-io process. */
-export async function runQemuIo(filename: string, commands: readonly string[]): Promise<void> {
+/**
+ * Runs commands in one qemu-io process.
+ *
+ * @param flags - before the commands: `-t unsafe` keeps flushes from the disk
+ */
+export async function runQemuIo(
+  filename: string,
+  commands: readonly string[],
+  flags: readonly string[] = [],
+): Promise<void> {
   const args = commands.flatMap((command) => ["-c", command]);
-  const { stdout } = await run("qemu-io", ["-f", "qcow2", ...args, filename], {
+  const { stdout } = await run("qemu-io", ["-f", "qcow2", ...flags, ...args, filename], {
     maxBuffer: 2 ** 26,
   });
   const bad = stdout.split("\n").find((line) => /failed|error|invalid/i.test(line));
@@ -33,7 +41,7 @@ export async function runCommand(disk: Qcow2Driver, command: string): Promise<vo
   const [offset = 0, length = 0] = numbers;
   switch (words[0]) {
     case "write":
-      if (flags.has("-z")) await disk.writeZeroes(offset, length, { mayUnmap: flags.has("-u") });
+      if (flags.has("-z")) await writeZeroes(disk, offset, length, flags.has("-u"));
       else {
         const bytes = IoVector.of(new Uint8Array(length).fill(pattern));
         await disk.writev(offset, bytes, { compressed: flags.has("-c") });
@@ -53,6 +61,26 @@ export async function runCommand(disk: Qcow2Driver, command: string): Promise<vo
       break;
     default:
       throw new Error(`unknown command ${command}`);
+  }
+}
+
+/** Zeroes in up to three pieces, as a block layer cuts them: QEMU's, and our graph's. */
+async function writeZeroes(
+  disk: Qcow2Driver,
+  offset: number,
+  length: number,
+  mayUnmap: boolean,
+): Promise<void> {
+  const unit = disk.limits.writeZeroesAlignment;
+  const end = offset + length;
+  const middle = Math.min(end, alignUp(offset, unit));
+  const tail = Math.max(middle, alignDown(end, unit));
+  for (const [from, to] of [
+    [offset, middle],
+    [middle, tail],
+    [tail, end],
+  ] as const) {
+    if (from < to) await disk.writeZeroes(from, to - from, { mayUnmap });
   }
 }
 
