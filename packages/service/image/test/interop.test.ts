@@ -39,6 +39,7 @@ const IMAGES = [
   "snapshots.qcow2",
   "longer.qcow2",
   "odd-size.qcow2",
+  "subclusters.qcow2",
 ];
 
 beforeAll(() => {
@@ -67,6 +68,17 @@ beforeAll(() => {
   qemuIo(folder, "snapshots.qcow2", "write 0 1M");
   qemuImg(folder, "create", "-f", "qcow2", "-b", "short.img", "-F", "raw", "longer.qcow2", "5M");
   qemuIo(folder, "longer.qcow2", "write 1M 64k", "write 4M 64k");
+  const extended = ["-o", "extended_l2=on"];
+  qemuImg(folder, "create", "-f", "qcow2", ...extended, ...backing, "subclusters.qcow2");
+  qemuIo(
+    folder,
+    "subclusters.qcow2",
+    "write 1000k 300k",
+    "write -z 4M 10k",
+    "write 9k 3k",
+    "write -c 6M 64k",
+    "discard 2M 1M",
+  );
   // A size that is no multiple of 512, as other programs may leave it.
   const odd = Buffer.from(readFileSync(path("base.qcow2")));
   odd.writeBigUInt64BE(BigInt(10 * MiB + 100), 24);
@@ -79,13 +91,19 @@ function json(...words: readonly string[]): unknown {
   return JSON.parse(qemuImg(folder, ...words));
 }
 
-async function convert(source: string, target: string, options: Partial<ConvertOptions> = {}) {
+async function convert(
+  source: string,
+  target: string,
+  options: Partial<ConvertOptions> = {},
+  create: Readonly<Record<string, string>> = {},
+) {
   await using from = await openImage(path(source), { drivers });
   await using to = await ConvertTarget.create({
     drivers,
     filename: path(target),
     format: target.endsWith(".qcow2") ? "qcow2" : "raw",
     sizeBytes: from.lengthBytes,
+    options: create,
   });
   const targetIsZero = to.isKnownZero;
   await convertImage({ sources: [from], target: to.backend, targetIsZero, ...options });
@@ -171,11 +189,26 @@ test.skipIf(!isQemuInstalled).for([
   },
 );
 
+test.skipIf(!isQemuInstalled).for(["16k", "64k", "2M"])(
+  "convertImage() must make the same file with subclusters as qemu-img, and back: clusters of %s",
+  async (clusterSize) => {
+    const create = { extended_l2: "on", cluster_size: clusterSize };
+    await convert("raw.img", "ours-parts.qcow2", {}, create);
+    const words = ["-o", `extended_l2=on,cluster_size=${clusterSize}`, "-O", "qcow2"];
+    qemuImg(folder, "convert", ...words, "raw.img", "theirs-parts.qcow2");
+    const theirs = readFileSync(path("theirs-parts.qcow2"));
+    expect(readFileSync(path("ours-parts.qcow2")).equals(theirs)).toBe(true);
+    await convert("theirs-parts.qcow2", "back.img");
+    expect(readFileSync(path("back.img")).equals(readFileSync(path("raw.img")))).toBe(true);
+  },
+);
+
 test.skipIf(!isQemuInstalled).for([
-  { name: "in order", options: {} },
-  { name: "out of order", options: { outOfOrder: true, parallel: 16 } },
-])("convertImage() must make compressed images that qemu-img reads, $name", async ({ options }) => {
-  await convert("raw.img", "c.qcow2", { compressed: true, ...options });
+  { name: "in order", options: {}, create: {} },
+  { name: "out of order", options: { outOfOrder: true, parallel: 16 }, create: {} },
+  { name: "with subclusters", options: {}, create: { extended_l2: "on" } },
+])("convertImage() must make compressed images that qemu-img reads, $name", async (one) => {
+  await convert("raw.img", "c.qcow2", { compressed: true, ...one.options }, one.create);
   expect(qemuImg(folder, "check", "c.qcow2")).toMatch(/No errors/);
   expect(qemuImg(folder, "compare", "-f", "raw", "raw.img", "c.qcow2")).toMatch(/identical/);
   const theirs = statSync(path("compressed.qcow2")).size;

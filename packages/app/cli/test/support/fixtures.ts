@@ -132,6 +132,32 @@ export function makeFixtures(): void {
   must("qemu-io", "-c", "write -P 3 128k 64k", "shots.qcow2");
   must("qemu-img", "create", "-q", "-f", "qcow2", "-o", "refcount_bits=1", "narrow.qcow2", "1M");
   must("qemu-io", "-c", "write -P 1 0 64k", "narrow.qcow2");
+  must(
+    "qemu-img",
+    "create",
+    "-q",
+    "-f",
+    "qcow2",
+    "-o",
+    "extended_l2=on",
+    "-b",
+    "data.qcow2",
+    "-F",
+    "qcow2",
+    "parts.qcow2",
+  );
+  must(
+    "qemu-io",
+    "-c",
+    "write -P 1 10k 3k",
+    "-c",
+    "write -z 20k 5k",
+    "-c",
+    "write -P 4 60k 80k",
+    "-c",
+    "write -c -P 5 512k 64k",
+    "parts.qcow2",
+  );
   must("qemu-img", "create", "-q", "-f", "raw", "small.raw", "1M");
   writeFileSync("text.txt", "no image\n");
   writeFileSync("nothing.raw", "");

@@ -10,6 +10,7 @@ const sound = [
   "old.qcow2",
   "odd.qcow2",
   "snap.qcow2",
+  "parts.qcow2",
 ];
 const broken = ["leaky.qcow2", "corrupt.qcow2", "both.qcow2", "dirty.qcow2", "cut.qcow2"];
 const none = [

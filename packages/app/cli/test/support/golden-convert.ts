@@ -49,6 +49,13 @@ export const CONVERT_CASES: readonly GoldenCase[] = [
   line("compare v26.data v26.qcow2"),
   line("convert -c -O qcow2 -o data_file=x.data data.qcow2 x.qcow2", { differs: NO_COMPRESSION }),
   disk("convert -c -O qcow2 uneven.raw v28.qcow2", "v28.qcow2"),
+  disk("convert -O raw parts.qcow2 p1.raw", "p1.raw"),
+  disk("convert -O qcow2 -o extended_l2=on data.qcow2 p2.qcow2", "p2.qcow2"),
+  disk("convert -c -O qcow2 -o extended_l2=on,cluster_size=16k data.raw p3.qcow2", "p3.qcow2"),
+  disk(
+    "convert -O qcow2 -o extended_l2=on -B data.qcow2 -F qcow2 parts.qcow2 p4.qcow2",
+    "p4.qcow2",
+  ),
   line("convert -O raw cut.qcow2 x.raw"),
   line("convert -O qcow2 gone x.qcow2"),
   line("convert -O qcow2 orphan.qcow2 x.qcow2"),

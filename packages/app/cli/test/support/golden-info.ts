@@ -19,6 +19,7 @@ const names = [
   "top.qcow2",
   "third.qcow2",
   "orphan.qcow2",
+  "parts.qcow2",
 ];
 const more = ["unnamed.qcow2", "old.qcow2", "odd.qcow2", "nothing.raw", "cut.qcow2"];
 const broken = [

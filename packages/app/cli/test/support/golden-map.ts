@@ -10,6 +10,7 @@ const names = [
   "top.qcow2",
   "third.qcow2",
   "snap.qcow2",
+  "parts.qcow2",
 ];
 const broken = ["orphan.qcow2", "gone"];
 

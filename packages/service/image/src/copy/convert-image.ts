@@ -5,7 +5,6 @@
  * care that half of one is not taken for a whole.
  */
 import { alignUp, BlockError, KiB, MiB, SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
-import type { BlockBackend } from "@blocklayer/block-graph";
 import { copyArena } from "./buffers.js";
 import { Copier, type WriteOrder } from "./copier.js";
 import { Planner } from "./planner.js";
@@ -39,7 +38,7 @@ export async function convertImage(options: ConvertOptions): Promise<ConvertResu
   const sources = new SourceList(options.sources, ownLayers);
   refuseBadOptions(options, sources);
   const sparseBytes = options.sparseSizeBytes ?? DEFAULT_SPARSE_BYTES;
-  const unitBytes = unitOf(target);
+  const unitBytes = unitOf(options);
   const granuleBytes = Math.min(Math.max(unitBytes, granuleOf(sparseBytes)), MAX_GRANULE_BYTES);
   const isZeroTarget = options.targetIsZero === true && options.targetBacking === undefined;
   const order = orderOf(options, unitBytes);
@@ -162,10 +161,17 @@ function ownLayersOf({ targetBacking }: ConvertOptions): number | undefined {
   return Number.isFinite(layers) ? layers : undefined;
 }
 
-/** The unit in which the target hands out space: its cluster; 1 for a byte store. */
-function unitOf(target: BlockBackend): number {
-  const { writeZeroesAlignment, requestAlignment } = target.limits;
-  return Math.max(writeZeroesAlignment, requestAlignment);
+/**
+ * The unit in which the target hands out space: its cluster or subcluster; 1 for a byte store. What is compressed is
+ * a whole cluster, whatever its parts: the length that suits a format best.
+ */
+function unitOf({ target, compressed }: ConvertOptions): number {
+  const { writeZeroesAlignment, requestAlignment, optimalTransfer } = target.limits;
+  return Math.max(
+    writeZeroesAlignment,
+    requestAlignment,
+    compressed === true ? optimalTransfer : 1,
+  );
 }
 
 /** The unit in which zeroes are looked for. A power of two, from a sector to 4 KiB. */
