@@ -295,7 +295,6 @@ function dataFileOf(
 /** The header of a new image. */
 export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Header {
   const { version, clusterBits, compressionType } = request;
-  const isZlib = compressionType === COMPRESSION_TYPE.zlib;
   const named = version === 3 && clusterBits >= MIN_CLUSTER_BITS_FOR_NAMES;
   const { dataFilename } = request;
   const extensions = [

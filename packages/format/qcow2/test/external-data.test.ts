@@ -40,13 +40,25 @@ async function expectClean(file: BlockChild): Promise<void> {
   expect(result.findings.map(({ message }) => message)).toEqual([]);
 }
 
-for (const raw of [false, true]) {
+/** Subclusters of 512 bytes. */
+const EXTENDED = { cluster_size: 16_384, extended_l2: "on" };
+
+for (const [raw, shape] of [
+  [false, {}],
+  [true, {}],
+  [false, EXTENDED],
+  [true, EXTENDED],
+] as const) {
   driverSuite({
-    name: `qcow2 with an external data file, raw ${String(raw)}`,
+    name: `qcow2 with an external data file, raw ${String(raw)}, ${JSON.stringify(shape)}`,
     modelRuns: 5,
     capabilities: { write: true, writeZeroes: true, discard: true, truncate: true, backing: true },
     async open(lengthBytes): Promise<DriverTarget> {
-      const { file, dataFile } = await createPair({ size: lengthBytes, data_file_raw: raw });
+      const { file, dataFile } = await createPair({
+        size: lengthBytes,
+        data_file_raw: raw,
+        ...shape,
+      });
       return {
         driver: await openQcow2({ file, dataFile }),
         reopen: () => openQcow2({ file, dataFile }),
@@ -173,59 +185,72 @@ describe("discard() with an external data file", () => {
 });
 
 describe("data_file_raw", () => {
-  test("must keep both views equal after random work, and through growth", async () => {
-    for (let seed = 1; seed <= 6; seed++) {
-      const random = new Random(seed);
-      let size = 40 * CLUSTER + 512 * random.below(8);
-      const { file, dataFile, data } = await createPair({ size, data_file_raw: true });
-      let model = new Uint8Array(size);
-      for (let round = 0; round < 4; round++) {
-        const disk = await openQcow2({ file, dataFile });
-        for (let i = 0; i < 50; i++) {
-          const offset = random.below(size);
-          const length = 1 + random.below(Math.min(5 * CLUSTER, size - offset));
-          const kind = random.below(4);
-          if (kind < 2) {
-            const value = 1 + random.below(255);
-            await disk.writev(offset, IoVector.of(new Uint8Array(length).fill(value)));
-            model.fill(value, offset, offset + length);
-          } else if (kind === 2) {
-            await disk.writeZeroes(offset, length, { mayUnmap: random.below(2) === 0 });
-            model.fill(0, offset, offset + length);
-          } else {
-            await disk.discard(offset, length);
-            const end = offset + length;
-            const first = Math.ceil(offset / CLUSTER) * CLUSTER;
-            const last = end === size ? size : Math.floor(end / CLUSTER) * CLUSTER;
-            if (last > first) model.fill(0, first, last);
+  test.each([
+    ["clusters", CLUSTER, {}],
+    ["subclusters", EXTENDED.cluster_size, EXTENDED],
+  ])(
+    "must keep both views equal after random work, and through growth: %s",
+    async (_, unit, shape) => {
+      for (let seed = 1; seed <= 6; seed++) {
+        const random = new Random(seed);
+        let size = 160 * 1024 + 512 * random.below(8);
+        const { file, dataFile, data } = await createPair({ size, data_file_raw: true, ...shape });
+        let model = new Uint8Array(size);
+        for (let round = 0; round < 4; round++) {
+          const disk = await openQcow2({ file, dataFile });
+          for (let i = 0; i < 50; i++) {
+            const offset = random.below(size);
+            const length = 1 + random.below(Math.min(5 * CLUSTER, size - offset));
+            const kind = random.below(4);
+            if (kind < 2) {
+              const value = 1 + random.below(255);
+              await disk.writev(offset, IoVector.of(new Uint8Array(length).fill(value)));
+              model.fill(value, offset, offset + length);
+            } else if (kind === 2) {
+              await disk.writeZeroes(offset, length, { mayUnmap: random.below(2) === 0 });
+              model.fill(0, offset, offset + length);
+            } else {
+              await disk.discard(offset, length);
+              const end = offset + length;
+              const first = Math.ceil(offset / unit) * unit;
+              const last = end === size ? size : Math.floor(end / unit) * unit;
+              if (last > first) model.fill(0, first, last);
+            }
           }
+          const target = new Uint8Array(size);
+          await disk.readv(0, IoVector.of(target));
+          expect(Buffer.compare(target, model)).toBe(0);
+          await disk.flushToOs();
+          expect(Buffer.compare(data.bytes, model)).toBe(0);
+          const grown = new Uint8Array(size + 512 * (1 + random.below(100)));
+          grown.set(model);
+          model = grown;
+          size = grown.length;
+          await disk.truncate(size);
+          await disk.close();
+          expect(Buffer.compare(data.bytes, model)).toBe(0);
+          await expectClean(file);
         }
-        const target = new Uint8Array(size);
-        await disk.readv(0, IoVector.of(target));
-        expect(Buffer.compare(target, model)).toBe(0);
-        await disk.flushToOs();
-        expect(Buffer.compare(data.bytes, model)).toBe(0);
-        const grown = new Uint8Array(size + 512 * (1 + random.below(100)));
-        grown.set(model);
-        model = grown;
-        size = grown.length;
-        await disk.truncate(size);
-        await disk.close();
-        expect(Buffer.compare(data.bytes, model)).toBe(0);
-        await expectClean(file);
       }
-    }
-  });
+    },
+  );
 
-  test("must show through the image what is written into the data file alone", async () => {
-    const { file, dataFile, data } = await createPair({ size: 16 * CLUSTER, data_file_raw: true });
-    await data.writev(5 * CLUSTER, IoVector.of(new Uint8Array(CLUSTER).fill(9)));
-    const disk = await openQcow2({ file, dataFile });
-    const target = new Uint8Array(CLUSTER);
-    await disk.readv(5 * CLUSTER, IoVector.of(target));
-    expect(target.every((byte) => byte === 9)).toBe(true);
-    await disk.close();
-  });
+  test.each([
+    ["clusters", {}],
+    ["subclusters", EXTENDED],
+  ])(
+    "must show through the image what is written into the data file alone: %s",
+    async (_, shape) => {
+      const size = 160 * 1024;
+      const { file, dataFile, data } = await createPair({ size, data_file_raw: true, ...shape });
+      await data.writev(5 * CLUSTER, IoVector.of(new Uint8Array(CLUSTER).fill(9)));
+      const disk = await openQcow2({ file, dataFile });
+      const target = new Uint8Array(CLUSTER);
+      await disk.readv(5 * CLUSTER, IoVector.of(target));
+      expect(target.every((byte) => byte === 9)).toBe(true);
+      await disk.close();
+    },
+  );
 });
 
 describeWithQemu("interop with an external data file", () => {
@@ -249,16 +274,19 @@ describeWithQemu("interop with an external data file", () => {
     });
   }
 
-  test.each([1, 2, 3, 4, 5, 6])(
-    "must leave the map and the data that qemu-io leaves: list %i",
+  test.each([
+    ...[1, 2, 3, 4, 5, 6].map((seed) => ({ seed, extended: "off" })),
+    ...[7, 9, 11].map((seed) => ({ seed, extended: "on" })),
+  ])(
+    "must leave the map and the data that qemu-io leaves: list $seed, extended_l2=$extended",
     { timeout: 60_000 },
-    async (seed) => {
+    async ({ seed, extended }) => {
       const random = new Random(seed);
       const raw = seed % 2 === 0 ? "on" : "off";
       const sizeKiB = 4096;
       const twin = scratch(`twin${seed}.qcow2`);
       const twinData = scratch(`twin${seed}.data`);
-      const options = `data_file=${twinData},data_file_raw=${raw}`;
+      const options = `data_file=${twinData},data_file_raw=${raw},extended_l2=${extended}`;
       expect(await qemuImg("create", "-q", "-f", "qcow2", "-o", options, twin, "4M")).toMatchObject(
         {
           code: 0,
