@@ -18,6 +18,7 @@ interface Shape {
   readonly refcountBits: number;
   readonly compat: "v2" | "v3";
   readonly hasBacking: boolean;
+  readonly extendedL2?: boolean;
 }
 
 const SHAPES: readonly Shape[] = [
@@ -31,6 +32,8 @@ const SHAPES: readonly Shape[] = [
   { clusterSize: 65_536, refcountBits: 16, compat: "v3", hasBacking: true },
   { clusterSize: 65_536, refcountBits: 32, compat: "v3", hasBacking: false },
   { clusterSize: 2 ** 21, refcountBits: 16, compat: "v3", hasBacking: false },
+  { clusterSize: 16_384, refcountBits: 8, compat: "v3", hasBacking: true, extendedL2: true },
+  { clusterSize: 65_536, refcountBits: 16, compat: "v3", hasBacking: false, extendedL2: true },
 ];
 
 /** What a disk or a snapshot holds. */
@@ -220,6 +223,7 @@ async function makeWorld(shape: Shape, seed: number): Promise<World> {
     cluster_size: clusterSize,
     refcount_bits: refcountBits,
     compat,
+    extended_l2: shape.extendedL2 === true,
     ...(hasBacking ? { backing_file: "base", backing_fmt: "raw" } : {}),
   });
   // Longer than the disk: its end must not show as VM state, nor when the disk grows.
@@ -230,7 +234,7 @@ async function makeWorld(shape: Shape, seed: number): Promise<World> {
 describe("snapshots against byte arrays", () => {
   for (const shape of SHAPES) {
     const { clusterSize, refcountBits, compat, hasBacking } = shape;
-    const name = `${clusterSize} B, ${refcountBits} bits, ${compat}${hasBacking ? ", backing" : ""}`;
+    const name = `${clusterSize} B, ${refcountBits} bits, ${compat}${hasBacking ? ", backing" : ""}${shape.extendedL2 === true ? ", subclusters" : ""}`;
     test(`must each keep what they are to keep: ${name}`, { timeout: 60_000 * RUNS }, async () => {
       for (let run = 0; run < RUNS; run++) {
         const world = await makeWorld(shape, run * 7919 + clusterSize + refcountBits);
