@@ -16,7 +16,7 @@ import type { Qcow2Image } from "../image.js";
 import { writeHostZeroes } from "../host-zeroes.js";
 import { usedFileEnd } from "../refcount/reclaim.js";
 import { abandon, buildChunk, linkAllocation } from "./allocate.js";
-import type { PendingAllocation } from "./pending.js";
+import { PendingAllocation } from "./pending.js";
 import { withClusters } from "./write.js";
 
 /** One part is at most so long, as a guest's longest write. */
@@ -98,7 +98,12 @@ async function placePart(
 
 async function link(image: Qcow2Image, one: PendingAllocation, file: GrowingFile): Promise<void> {
   await file.makeZero(one.hostOffset, one.lengthBytes);
-  await linkAllocation(image, one);
+  if (image.geometry.subclusters === 1) return await linkAllocation(image, one);
+  // A cluster with subclusters can have a place and show nothing: what lies below it shows on, as in QEMU.
+  const { guestStart, guestEnd, hostOffset, inPlace } = one;
+  const nothing = { dataStart: guestStart, dataEnd: guestStart, fresh: true };
+  const place = new PendingAllocation(guestStart, guestEnd, hostOffset, inPlace, nothing);
+  await linkAllocation(image, place);
 }
 
 /** The image file while it grows: which of it reads as zeroes, and how long it must be. */

@@ -140,13 +140,20 @@ export async function zeroRestOfCluster(
   start: GuestOffset,
   end: GuestOffset,
 ): Promise<boolean> {
-  const rest = Math.min(alignUp(start, image.geometry.clusterSize), end) - start;
-  if (rest <= 0) return false;
-  const { kind } = await mapOnce(image, start, rest);
-  if (kind !== ENTRY_KIND.normal && kind !== ENTRY_KIND.compressed) return false;
-  const bytes = new Uint8Array(rest);
-  await readGuest(image, start, IoVector.of(bytes));
-  if (isZero(bytes)) return false;
-  await writeGuest(image, start, IoVector.of(bytes.fill(0)));
-  return true;
+  const stop = Math.min(alignUp(start, image.geometry.clusterSize), end);
+  let isWritten = false;
+  for (let at = start; at < stop; ) {
+    // With subclusters, parts of the rest have bytes of their own and others not.
+    const { kind, lengthBytes } = await mapOnce(image, at, stop - at);
+    if (kind === ENTRY_KIND.normal || kind === ENTRY_KIND.compressed) {
+      const bytes = new Uint8Array(lengthBytes);
+      await readGuest(image, at, IoVector.of(bytes));
+      if (!isZero(bytes)) {
+        await writeGuest(image, at, IoVector.of(bytes.fill(0)));
+        isWritten = true;
+      }
+    }
+    at += lengthBytes;
+  }
+  return isWritten;
 }

@@ -14,12 +14,13 @@ import type { PreallocationMode, TruncateOptions } from "@blocklayer/block-api";
 import {
   alignUp,
   BlockError,
+  IoVector,
   SECTOR_SIZE_BYTES,
   UnsupportedError,
   viewOf,
   writeU64,
 } from "@blocklayer/bytes";
-import { geometryOf } from "../geometry.js";
+import { geometryOf, isUnallocated } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { reclaimFileEnd } from "../refcount/reclaim.js";
 import { dropVmState } from "../snapshot/vm-state.js";
@@ -29,7 +30,8 @@ import { nameClusters } from "./external-data.js";
 import { growL1, HEADER_SIZE_POSITION, writeHeaderField } from "./grow-l1.js";
 import { preallocate } from "./preallocate.js";
 import { dropPast, refuseBadTablesFrom, zeroRestOfCluster } from "./shrink.js";
-import { zeroGuest } from "./zero.js";
+import { writeGuest } from "./write.js";
+import { mapOnce, zeroGuest } from "./zero.js";
 
 /** Sets the length of the disk. Requires: no request is in flight; writes are prepared. */
 export async function truncateGuest(
@@ -136,16 +138,30 @@ async function fillNewPart(
   const io = signal === undefined ? {} : { signal };
   const showsBacking = zeroWrite && image.backing !== undefined;
   const whole = Math.min(alignUp(oldLength, image.geometry.clusterSize), lengthBytes);
-  if (showsBacking && whole > oldLength) await zeroGuest(image, oldLength, whole - oldLength, io);
+  if (showsBacking) await hideBacking(image, oldLength, whole);
   if (preallocation !== "off") {
     // A cluster that the old end cuts may show the backing file in front of it.
     const start = image.backing === undefined ? oldLength : whole;
     await preallocate(image, start, lengthBytes, preallocation, io);
   }
-  // Data that was set aside reads as zeroes by itself; what is only placed gets the flag beside, as in QEMU.
-  const isData = preallocation === "falloc" || preallocation === "full";
+  // Data that was set aside reads as zeroes by itself; what is only placed gets the flag beside, as in QEMU. With
+  // subclusters everything is only placed.
+  const isSetAside = preallocation === "falloc" || preallocation === "full";
+  const isData = isSetAside && image.geometry.subclusters === 1;
   if (showsBacking && !isData && lengthBytes > whole) {
     await zeroGuest(image, whole, lengthBytes - whole, io);
+  }
+}
+
+/**
+ * Writes zeroes over what a cut cluster shows of the backing file. As bytes, in QEMU too: the part in front of the old
+ * end goes on showing it.
+ */
+async function hideBacking(image: Qcow2Image, start: number, end: number): Promise<void> {
+  for (let at = start; at < end; ) {
+    const { kind, lengthBytes } = await mapOnce(image, at, end - at);
+    if (isUnallocated(kind)) await writeGuest(image, at, IoVector.allocate(lengthBytes));
+    at += lengthBytes;
   }
 }
 

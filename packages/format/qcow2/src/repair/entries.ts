@@ -9,8 +9,8 @@
  * 3. The offsets of an external data file are not those of this one: only their alignment is judged.
  * 4. An entry that names room behind the end of the file reads as zeroes before and after.
  *
- * Extended L2 entries: what is decided here is about the first eight bytes alone; the bitmap behind them would be
- * decided beside `mendL2Entry`, and `ZERO_ENTRY` then lies in the bitmap.
+ * Extended L2 entries: what is decided here is about the first eight bytes alone; extended-entries.ts decides about the
+ * bitmap behind them.
  *
  * Source: the qcow2 specification, "Cluster mapping"; what qemu-img leaves as it is, since it cannot mend it, is
  * mended by the rules above.

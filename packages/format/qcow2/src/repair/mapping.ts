@@ -33,6 +33,7 @@ import {
   ZERO_LOW,
 } from "../geometry.js";
 import { type EntryBounds, type Mend, mendL1Entry, mendL2Entry } from "./entries.js";
+import { mendExtendedEntry } from "./extended-entries.js";
 import type { EditedTable, Entry, L1Place, Tables } from "./tables.js";
 
 /** What a cluster is used as, in bits. */
@@ -167,17 +168,36 @@ export class MappingMender implements EntryBounds {
   }
 
   #mendL2(table: EditedTable): void {
-    const { l2EntrySize } = this.geometry;
+    const { l2EntrySize, subclusters } = this.geometry;
     for (let at = 0; at + ENTRY_BYTES <= table.lengthBytes; at += l2EntrySize) {
       const high = table.high(at);
       const low = table.low(at);
+      const where = `L2 table ${hex(table.hostOffset)} entry ${at / l2EntrySize}`;
+      if (subclusters > 1) {
+        this.#mendExtended(table, at, where);
+        continue;
+      }
       if ((high === 0 && low === 0) || this.#isOwnZeroes(high, low)) continue;
       const mend = mendL2Entry(this, high, low);
       if (mend === undefined) continue;
-      this.#tell(mend, `L2 table ${hex(table.hostOffset)} entry ${at / l2EntrySize}`);
+      this.#tell(mend, where);
       const entry = mend.dropped ? this.#zeroesFor(mend, table.uses) : mend;
       table.set(at, entry.high, entry.low);
     }
+  }
+
+  #mendExtended(table: EditedTable, at: number, where: string): void {
+    const bitmapAt = at + ENTRY_BYTES;
+    const mend = mendExtendedEntry(this, {
+      high: table.high(at),
+      low: table.low(at),
+      zeroes: table.high(bitmapAt),
+      allocated: table.low(bitmapAt),
+    });
+    if (mend === undefined) return;
+    this.#tell(mend, where);
+    table.set(at, mend.high, mend.low);
+    table.set(bitmapAt, mend.zeroes, mend.allocated);
   }
 
   #separateL2(table: EditedTable): void {
@@ -210,7 +230,7 @@ export class MappingMender implements EntryBounds {
     return undefined;
   }
 
-  #tell(mend: Mend, where: string): void {
+  #tell(mend: Pick<Mend, "dropped" | "message">, where: string): void {
     this.mended++;
     if (mend.dropped) this.#findings.dropped(() => `Dropping ${where}: ${mend.message}`);
     else this.#findings.repaired(() => `Repairing ${mend.message}`);
