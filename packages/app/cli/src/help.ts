@@ -27,11 +27,11 @@ Commands:
   info [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename
   io [--image-opts] [-c command]... [-f fmt] [-r] [-s] [-n] [-t cache] [-d discard] [-U] [filename]
   map [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename
-  snapshot [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename
   measure [--output=ofmt] [-O output_fmt] [-o options] [-U]
-          [--size N | [--image-opts] [-f fmt] filename]
+          [--size N | [--image-opts] [-f fmt] [-l snapshot_param] filename]
   rebase [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] -b backing_file [-F backing_fmt] filename
   resize [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size
+  snapshot [--image-opts] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot] filename
 
 Parameters:
   filename      a path, file:path, or json:{...} with the options of a block node
@@ -52,7 +52,7 @@ Parameters:
   -c            compress (qcow2); snapshot: make one
   -C            try to copy without reading; falls back to reading
   -d            snapshot: delete the first one of that name; commit: leave the image as it is
-  -l            convert: the disk as it was in a snapshot; snapshot: list them
+  -l            convert, measure: the disk as it was in a snapshot; snapshot: list them
   -m            how many requests to keep in flight, 1 to 16 (default 8)
   --size        measure: the length of a disk without data
   -n            do not create the target: it exists

@@ -1,11 +1,11 @@
 /** The words of `blk convert`, checked against each other before anything is opened. */
 import { SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
-import { type OpenImageOptions, parseOptionString, parseSnapshotParam } from "@blocklayer/image";
+import { type OpenImageOptions, parseOptionString } from "@blocklayer/image";
 import { compressionLevels } from "@blocklayer/qcow2";
 import { boundedNumber, COMMON_OPTIONS, parseWords, UsageError } from "../command-line.js";
-import { describeError } from "../describe-error.js";
 import { cacheMode, openOptions } from "../open-options.js";
 import { sizeWord } from "../size-word.js";
+import { snapshotOption } from "../snapshot-source.js";
 import type { Terminal } from "../terminal.js";
 
 const MAX_SPARSE_BYTES = 16 * 1024 * 1024;
@@ -113,11 +113,7 @@ function snapshotOf(values: Values, sourceCount: number): Pick<OpenImageOptions,
   const param = values["snapshot-param"];
   if (param === undefined) return {};
   if (sourceCount > 1) throw new UsageError("No support for concatenating multiple snapshot");
-  try {
-    return { snapshot: parseSnapshotParam(param) };
-  } catch (error) {
-    throw new UsageError(`Failed in parsing snapshot param '${param}': ${describeError(error)}`);
-  }
+  return snapshotOption(param);
 }
 
 function refuseContradictions(values: Values): void {

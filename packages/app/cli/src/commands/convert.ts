@@ -12,7 +12,6 @@ import {
   copyBitmaps,
   type ExistingTargetOptions,
   type NewTargetOptions,
-  openImage,
   type TargetBacking,
 } from "@blocklayer/image";
 import { UsageError } from "../command-line.js";
@@ -22,6 +21,7 @@ import { optionHelp } from "../option-help.js";
 import { Progress } from "../output/progress.js";
 import { DRIVERS } from "../registry.js";
 import { sizeWord } from "../size-word.js";
+import { openSource } from "../snapshot-source.js";
 import type { Terminal } from "../terminal.js";
 import { type ConvertWords, readConvertWords } from "./convert-words.js";
 
@@ -35,7 +35,7 @@ export async function convert(args: readonly string[], terminal: Terminal): Prom
   const sources: BlockBackend[] = [];
   try {
     for (const name of words.sources) {
-      sources.push(await openSource(name, words));
+      sources.push(await openSource(name, words.open));
     }
     await convertTo(words, sources, progress, terminal);
     progress.finish();
@@ -43,18 +43,6 @@ export async function convert(args: readonly string[], terminal: Terminal): Prom
   } finally {
     progress.end();
     for (const source of sources) await source.close();
-  }
-}
-
-/** As qemu-img, a snapshot that cannot be shown is an error of its own: the image itself did open. */
-async function openSource(name: string, words: ConvertWords): Promise<BlockBackend> {
-  try {
-    return await whileOpening(name, () => openImage(name, words.open));
-  } catch (error) {
-    const { cause } = error as Error;
-    if (!(cause instanceof BlockError) || cause.op !== "load snapshot") throw error;
-    const why = cause.code === "ENOENT" ? "Can't find snapshot" : describeError(cause);
-    throw new BlockError(cause.code, `Failed to load snapshot: ${why}`, { cause });
   }
 }
 

@@ -1,17 +1,12 @@
 /** `blk measure`: how long the file of a new image would become. */
 import type { MeasureResult } from "@blocklayer/block-api";
-import {
-  measureImage,
-  type MeasureImageOptions,
-  openImage,
-  parseOptionString,
-} from "@blocklayer/image";
+import { measureImage, type MeasureImageOptions, parseOptionString } from "@blocklayer/image";
 import { COMMON_OPTIONS, outputFormat, parseWords, UsageError } from "../command-line.js";
-import { whileOpening } from "../naming.js";
 import { openOptions } from "../open-options.js";
 import { jsonText } from "../output/json.js";
 import { DRIVERS } from "../registry.js";
 import { sizeWord } from "../size-word.js";
+import { openSource, snapshotOption } from "../snapshot-source.js";
 import type { Terminal } from "../terminal.js";
 
 export async function measure(args: readonly string[], terminal: Terminal): Promise<number> {
@@ -41,8 +36,8 @@ export async function measure(args: readonly string[], terminal: Terminal): Prom
     print(await measureImage({ ...plan, content: sizeBytes ?? 0 }), output, terminal);
     return 0;
   }
-  refuseSnapshot(image.snapshot);
-  await using source = await whileOpening(filename, () => openImage(filename, open));
+  const view = snapshotOption(image.snapshot);
+  await using source = await openSource(filename, { ...open, ...view });
   const options: MeasureImageOptions = { ...plan, content: source };
   print(await measureImage(options), output, terminal);
   return 0;
@@ -67,11 +62,6 @@ function refuseContradictions(
   if (filename !== undefined && sizeBytes !== undefined) {
     throw new UsageError("--size N cannot be used together with a filename.");
   }
-}
-
-function refuseSnapshot(snapshot: string | undefined): void {
-  if (snapshot === undefined) return;
-  throw new UsageError("Measuring a snapshot (-l) is not supported by this version");
 }
 
 function print(result: MeasureResult, output: "human" | "json", terminal: Terminal): void {

@@ -159,12 +159,6 @@ export const VERSION_WORD: Difference = {
   why: "create says it with `version=v3`, measure with `compat=1.1`; blk says it in one way",
   stderr: /require compatibility level 1\.1 or above \(use version=v3 or greater\)/,
 };
-export const SNAPSHOT_LATER: Difference = {
-  why: "not in this version, and refused by name",
-  status: 1,
-  stderr: /Measuring a snapshot \(-l\) is not supported/,
-  stdout: /^$/,
-};
 export const SIZE_LIMIT: Difference = {
   why: "a size that JavaScript cannot count exactly is refused",
   stderr: /Parameter 'size': '\w+' is more than 8 PiB - 1/,

@@ -1,13 +1,5 @@
 /** `measure`: the numbers, their two forms, and the words that do not go together. */
-import {
-  CHOICES,
-  LATER,
-  LIMIT,
-  OPTION,
-  OPTION_HELP,
-  SNAPSHOT_LATER,
-  VERSION_WORD,
-} from "./differences.js";
+import { CHOICES, LATER, LIMIT, OPTION, OPTION_HELP, VERSION_WORD } from "./differences.js";
 import { type GoldenCase, line } from "./golden-case.js";
 
 const sources = ["data.qcow2", "data.raw", "packed.qcow2", "top.qcow2", "third.qcow2", "old.qcow2"];
@@ -58,5 +50,7 @@ export const MEASURE_CASES: readonly GoldenCase[] = [
   line("measure -O qcow2 --size 1G -o compat=5", { differs: CHOICES }),
   line("measure -O qcow2 --size 1G -o preallocation=some", { differs: CHOICES }),
   line("measure -O qcow2 --size 1G -o encrypt.format=luks", { differs: LATER }),
-  line("measure -l first snap.qcow2", { differs: SNAPSHOT_LATER }),
+  line("measure -l first snap.qcow2"),
+  line("measure -O qcow2 -l snapshot.name=first snap.qcow2"),
+  line("measure -l gone snap.qcow2"),
 ];
