@@ -419,15 +419,15 @@ export class Qcow2Driver implements BlockDriver {
     );
   }
 
-  /** What is written next is noted anew: the image is prepared for writing again. */
+  /** What is written next is noted anew, also after a failure: the image is prepared for writing again. */
   async #storeBitmaps(): Promise<void> {
     const image = this.#image;
     const lease = await image.lock.acquire();
     try {
       await image.bitmaps.store();
+    } finally {
       image.writePrepared = false;
       image.preparing = undefined;
-    } finally {
       lease.release();
     }
   }

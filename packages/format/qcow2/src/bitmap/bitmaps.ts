@@ -33,7 +33,7 @@ import {
   encodeDirectory,
   tableEntriesFor,
 } from "./directory.js";
-import { storeBitmaps } from "./store.js";
+import { freeReplaced, storeBitmaps } from "./store.js";
 import { loadBits, type ReadBudget } from "./table.js";
 
 /** What may be read of bits beyond twice the length of the file: tables can say "all ones" without clusters. */
@@ -159,15 +159,22 @@ export class ImageBitmaps {
     for (const { bits } of this.#list ?? []) bits?.resize(lengthBytes);
   }
 
-  /** Writes what changed. @throws the error of a write: the file has what it had before */
+  /**
+   * Writes what changed.
+   *
+   * @throws the error of a write: the file has what it had before, or has all, and what was replaced is not given
+   *   back yet
+   */
   async store(): Promise<void> {
     const list = this.#list;
     if (list === undefined) return;
     if (this.#removed.length === 0 && !list.some(({ changed }) => changed)) return;
-    await storeBitmaps(this.#image, list, this.#removed);
+    const replaced = await storeBitmaps(this.#image, list, this.#removed);
+    // The file has all of them from here on, whatever follows.
     this.#removed = [];
     // Whoever writes next marks them as in use again.
     this.#recording = [];
+    await freeReplaced(this.#image, replaced);
   }
 
   /** The file's bitmaps were found broken and are stale now: nothing of them is known any more. */
@@ -200,10 +207,6 @@ export class ImageBitmaps {
     const fresh = bitmaps.filter(isUnmarked);
     for (const one of bitmaps) one.changed = true;
     if (fresh.length === 0 || extension === undefined) return;
-    for (const one of fresh) {
-      if (one.stored === undefined) continue;
-      one.stored = { ...one.stored, flags: one.stored.flags | BITMAP_FLAG.inUse };
-    }
     const { file, nodeName } = this.#image;
     const bytes = await readTable(file, extension.directoryOffset, extension.directoryBytes);
     const { entries } = decodeDirectory(bytes, extension.bitmapCount, this.#image.geometry);
@@ -215,6 +218,11 @@ export class ImageBitmaps {
     if (changed.length > bytes.length) throw brokenDirectory(extension, nodeName);
     await this.#image.writeTable(extension.directoryOffset, changed, OVERLAP.bitmapDirectory);
     await this.#image.sync();
+    // Only now: after a failure the next write marks them.
+    for (const one of fresh) {
+      if (one.stored === undefined) continue;
+      one.stored = { ...one.stored, flags: one.stored.flags | BITMAP_FLAG.inUse };
+    }
   }
 }
 

@@ -26,7 +26,7 @@ import { BITMAP_FLAG, type BitmapEntry, encodeDirectory, tableEntriesFor } from 
 import { readBitmapTable } from "./table.js";
 
 /** A piece of the file. */
-interface Piece {
+export interface Piece {
   readonly hostOffset: HostOffset;
   readonly lengthBytes: number;
 }
@@ -36,12 +36,14 @@ interface Piece {
  *
  * @param bitmaps - what is to be there; `stored` and `changed` are brought up to date
  * @param removed - what was there and is to go
+ * @returns what is to be given back now, see `freeReplaced`
+ * @throws the error of a write: the file has what it had before
  */
 export async function storeBitmaps(
   image: Qcow2Image,
   bitmaps: readonly Bitmap[],
   removed: readonly BitmapEntry[],
-): Promise<void> {
+): Promise<readonly Piece[]> {
   const written: Piece[] = [];
   const replaced = [...removed];
   const entries: BitmapEntry[] = [];
@@ -77,7 +79,16 @@ export async function storeBitmaps(
     bitmap.stored = entries[i];
     bitmap.changed = false;
   }
-  for (const piece of old) await lowerReplaced(image, { ...piece, reason: "other" });
+  return old;
+}
+
+/**
+ * Gives back what a store replaced: nothing in the file names it any more.
+ *
+ * @throws the error of a write of refcounts, which the next flush tries again; DamageError
+ */
+export async function freeReplaced(image: Qcow2Image, pieces: readonly Piece[]): Promise<void> {
+  for (const piece of pieces) await lowerReplaced(image, { ...piece, reason: "other" });
   await image.refcounts.flush();
 }
 
