@@ -80,8 +80,8 @@ export class Qcow2Driver implements BlockDriver {
   readonly driverName = "qcow2";
   readonly limits: BlockLimits;
   readonly snapshots: SnapshotControl;
+  readonly bitmaps: BitmapControl;
   #image: Qcow2Image;
-  #bitmaps: Qcow2Bitmaps;
   #capabilities: BlockCapabilities;
   #closed = false;
   /** Handed over to another process: see activation.ts. */
@@ -89,7 +89,15 @@ export class Qcow2Driver implements BlockDriver {
 
   constructor(image: Qcow2Image) {
     this.#image = image;
-    this.#bitmaps = this.#bitmapsOf(image);
+    this.bitmaps = new Qcow2Bitmaps({
+      image: () => this.#image,
+      begin: (op) => this.#refuseIdle(op),
+      change: (op, work) => this.#change(op, work),
+      store: async () => {
+        await flushLocked(this.#image);
+        await this.#storeBitmaps();
+      },
+    });
     this.snapshots = new Qcow2Snapshots({
       image: () => this.#image,
       begin: (op, offset, options) => this.#beginBeside(op, offset, options),
@@ -103,10 +111,6 @@ export class Qcow2Driver implements BlockDriver {
       discardAlignment: clusterSize,
     });
     this.#capabilities = capabilitiesOf(image);
-  }
-
-  get bitmaps(): BitmapControl {
-    return this.#bitmaps;
   }
 
   get capabilities(): BlockCapabilities {
@@ -270,7 +274,6 @@ export class Qcow2Driver implements BlockDriver {
     this.#refuseClosed("activate");
     if (!this.#inactive) return;
     this.#image = await activateImage(this.#image);
-    this.#bitmaps = this.#bitmapsOf(this.#image);
     this.#inactive = false;
   }
 
@@ -374,7 +377,6 @@ export class Qcow2Driver implements BlockDriver {
       await this.#storeBitmaps();
       this.#image = await amendImage(old, request, onProgress, io);
       if (this.#image === old) return;
-      this.#bitmaps = this.#bitmapsOf(this.#image);
       old.compressedCache?.free();
       await settleCompressedCache(this.#image);
       await old.releaseCodec();
@@ -406,17 +408,6 @@ export class Qcow2Driver implements BlockDriver {
   async #failed(error: unknown): Promise<never> {
     if (error instanceof DamageError) await markCorrupt(this.#image, error);
     throw error;
-  }
-
-  #bitmapsOf(image: Qcow2Image): Qcow2Bitmaps {
-    return new Qcow2Bitmaps(
-      image,
-      (op, work) => this.#change(op, work),
-      async () => {
-        await flushLocked(image);
-        await this.#storeBitmaps();
-      },
-    );
   }
 
   /** What is written next is noted anew, also after a failure: the image is prepared for writing again. */

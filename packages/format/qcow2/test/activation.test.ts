@@ -165,6 +165,33 @@ describe("Qcow2Driver.activate()", () => {
     await reader.close();
   });
 
+  test("must have bitmaps that are those of the image as it is, for who asked for them before", async () => {
+    const { file, disk } = await shared();
+    const { bitmaps } = disk;
+    await bitmaps.add("old", { granularityBytes: CLUSTER });
+    await disk.inactivate();
+    const other = await openQcow2({ file: directChild(file) });
+    await other.bitmaps.remove("old");
+    await other.bitmaps.add("theirs", { granularityBytes: CLUSTER });
+    await other.close();
+    const refused = { code: "EBUSY", message: expect.stringContaining("activate it first") };
+    await expect(bitmaps.list()).rejects.toMatchObject(refused);
+    await expect(bitmaps.dirtyRanges("old", 0, 1)).rejects.toMatchObject(refused);
+    await disk.activate();
+    expect((await bitmaps.list()).map(({ name }) => name)).toEqual(["theirs"]);
+    await bitmaps.add("new", { granularityBytes: CLUSTER });
+    await put(disk, 3, 1);
+    await disk.close();
+    await expect(bitmaps.list()).rejects.toMatchObject({ code: "ECLOSED" });
+    const reader = await openQcow2({ file: directChild(file), readOnly: true });
+    expect((await reader.bitmaps.list()).map(({ name }) => name)).toEqual(["theirs", "new"]);
+    const dirty = [{ offset: 3 * CLUSTER, lengthBytes: CLUSTER }];
+    for (const name of ["theirs", "new"]) {
+      expect(await reader.bitmaps.dirtyRanges(name, 0, 9)).toEqual(dirty);
+    }
+    expect(await findings(directChild(file))).toEqual([]);
+  });
+
   test("must go on noting writes in the bitmaps that were stored when it was handed over", async () => {
     const { file, disk } = await shared();
     await disk.bitmaps.add("b", { granularityBytes: CLUSTER });

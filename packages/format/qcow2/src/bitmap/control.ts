@@ -27,24 +27,31 @@ import {
 const MIN_DEFAULT_GRANULARITY_BYTES = 4096;
 const MAX_DEFAULT_GRANULARITY_BYTES = 65536;
 
-/**
- * How the driver lets a change through: refuses what may not be written, and prepares the image.
- *
- * `store`, of the constructor: flushes the image and stores its bitmaps. Takes the image lock.
- */
-export type Change = (op: string, work: () => Promise<void>) => Promise<void>;
+/** The image, and what comes before and after each use of its bitmaps, in driver.ts. */
+export interface BitmapGate {
+  /** As it is now: the driver reads it anew when it is taken back from another process. */
+  image(): Qcow2Image;
+  /** For every use. @throws BlockError when the driver is closed, or the image is handed over */
+  begin(op: string): void;
+  /** For every change: refuses what may not be written, and prepares the image. */
+  change(op: string, work: () => Promise<void>): Promise<void>;
+  /** Flushes the image and stores its bitmaps. Takes the image lock. */
+  store(): Promise<void>;
+}
 
 export class Qcow2Bitmaps implements BitmapControl {
-  readonly #image: Qcow2Image;
-  readonly #bitmaps: ImageBitmaps;
-  readonly #change: Change;
-  readonly #store: () => Promise<void>;
+  readonly #gate: BitmapGate;
 
-  constructor(image: Qcow2Image, change: Change, store: () => Promise<void>) {
-    this.#image = image;
-    this.#bitmaps = image.bitmaps;
-    this.#change = change;
-    this.#store = store;
+  constructor(gate: BitmapGate) {
+    this.#gate = gate;
+  }
+
+  get #image(): Qcow2Image {
+    return this.#gate.image();
+  }
+
+  get #bitmaps(): ImageBitmaps {
+    return this.#image.bitmaps;
   }
 
   get diskBytes(): number {
@@ -52,6 +59,7 @@ export class Qcow2Bitmaps implements BitmapControl {
   }
 
   async list(): Promise<readonly DirtyBitmap[]> {
+    this.#gate.begin("list bitmaps");
     return await this.#locked(async () => (await this.#bitmaps.list()).map(shownOf));
   }
 
@@ -105,6 +113,7 @@ export class Qcow2Bitmaps implements BitmapControl {
   }
 
   async dirtyRanges(name: string, from: number, limit: number): Promise<readonly DirtyRange[]> {
+    this.#gate.begin("read bitmap");
     return await this.#locked(async () => {
       const bits = await this.#bitmaps.bitsOf(await this.#usable(name));
       const ranges: DirtyRange[] = [];
@@ -119,7 +128,7 @@ export class Qcow2Bitmaps implements BitmapControl {
   }
 
   store(): Promise<void> {
-    return this.#change("store bitmaps", () => this.#store());
+    return this.#gate.change("store bitmaps", () => this.#gate.store());
   }
 
   #newBitmap(name: string, { granularityBytes, recording = true }: DirtyBitmapOptions): Bitmap {
@@ -180,7 +189,7 @@ export class Qcow2Bitmaps implements BitmapControl {
   }
 
   #changeLocked(op: string, work: () => Promise<void>): Promise<void> {
-    return this.#change(op, () => this.#locked(work));
+    return this.#gate.change(op, () => this.#locked(work));
   }
 
   async #locked<T>(work: () => Promise<T>): Promise<T> {
