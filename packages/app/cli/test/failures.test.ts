@@ -1,7 +1,16 @@
 /** What the outside world can do to `blk`: full disks, missing rights, locks. Always one line, never a stack. */
 import { spawn, spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -25,6 +34,29 @@ function expectOneLine({ status, stderr }: Transcript): void {
   expect(stderr).not.toMatch(/\n\s+at |internal error/);
   expect(status).toBe(1);
 }
+
+describe("convert over its own source", () => {
+  test.each([
+    ["raw", "source.raw", []],
+    ["raw", "./source.raw", ["-W"]],
+    ["raw", "source.raw", ["-n"]],
+    ["qcow2", "link.raw", []],
+    ["qcow2", "target.qcow2", ["-o", "data_file=source.raw"]],
+    ["qcow2", "target.qcow2", ["-o", "data_file=source.raw,data_file_raw=on"]],
+  ])("as %s into %s %j must be refused, and leave the source as it was", (format, target, more) => {
+    const source = join(folder, "source.raw");
+    const content = randomBytes(MiB);
+    writeFileSync(source, content);
+    rmSync(join(folder, "link.raw"), { force: true });
+    symlinkSync("source.raw", join(folder, "link.raw"));
+    const words = ["convert", "-f", "raw", "-O", format, ...more, "source.raw", target];
+    const end = blkProcess(words, folder);
+    expectOneLine(end);
+    expect(end.stderr).toContain("write");
+    expect(readFileSync(source).equals(content)).toBe(true);
+    expect(existsSync(join(folder, "target.qcow2"))).toBe(false);
+  });
+});
 
 const small = join(tmpdir(), `blocklayer-small-${process.pid}`);
 const canMount = process.getuid?.() === 0 && mountSmall();

@@ -87,7 +87,12 @@ export function readConvertWords(
     sources: positionals.slice(0, -1),
     target,
     targetFormat,
-    open: { ...openOptions(values, terminal), ...snapshotOf(values, positionals.length - 1) },
+    open: {
+      ...openOptions(values, terminal),
+      ...snapshotOf(values, positionals.length - 1),
+      // The target may be one of the sources, or a file of theirs: that is found out before it is emptied.
+      keepWritersOut: true,
+    },
     targetCache: cacheMode(values["target-cache"] ?? "unsafe", "cache"),
     targetImageOpts: values["target-image-opts"] === true,
     targetIsZero: values["target-is-zero"] === true,

@@ -8,7 +8,8 @@
  *    them goes on top when they name a byte store, and must agree with them otherwise.
  * 3. Closing the backend closes all that was opened for it.
  */
-import { BlockError, UnsupportedError } from "@blocklayer/bytes";
+import { ALL_PERMISSIONS, PERMISSION, type Permissions } from "@blocklayer/block-api";
+import { assert, BlockError, UnsupportedError } from "@blocklayer/bytes";
 import {
   type BlockBackend,
   BlockGraph,
@@ -22,6 +23,12 @@ import { fileOpenGate } from "./open-gate.js";
 import { isRecord } from "./is-record.js";
 import { probeFile, type ProbeResult } from "./probe.js";
 import type { ImageSource, OpenImageOptions } from "./types.js";
+
+/** A reader's who lets nobody write: as qemu-img's `convert` holds its sources. */
+const UNDISTURBED: Permissions = {
+  held: PERMISSION.consistentRead,
+  shared: ALL_PERMISSIONS & ~(PERMISSION.write | PERMISSION.resize),
+};
 
 /**
  * Opens an image.
@@ -40,14 +47,17 @@ export async function openImage(
   if (leaf.forceShare && !readOnly) {
     throw new BlockError("EINVAL", "force-share is for read-only images only");
   }
+  assert(readOnly || options.keepWritersOut !== true, "who keeps writers out does not write");
   const node = withSnapshot(await imageNodeOptions(source, options), options);
   const openGate =
     options.openGate ??
     fileOpenGate({ drivers: options.drivers, cache, forceShare: leaf.forceShare });
   const graph = new BlockGraph({ drivers: options.drivers, openGate });
+  const permissions = options.keepWritersOut === true ? { permissions: UNDISTURBED } : {};
   try {
     const { forCheck = false } = options;
-    return await graph.open(node, { readOnly, writethrough: cache.writethrough, forCheck });
+    const how = { readOnly, writethrough: cache.writethrough, forCheck, ...permissions };
+    return await graph.open(node, how);
   } catch (error) {
     await graph.close();
     throw error;

@@ -26,6 +26,12 @@ export interface OpenImageOptions extends DriverChoice {
   readonly cache?: CacheMode | CacheModeName;
   /** Take no lock that keeps others out; what is read may change meanwhile (`-U`). Read-only images only. */
   readonly forceShare?: boolean;
+  /**
+   * Nobody may write to the image, or to the files below it, while it is open: whoever copies a disk wants it to stay
+   * what it is, above all when the copy is to go into the same file. Formats with metadata ask for this by themselves.
+   * Default `false`; without effect beside `forceShare`. Read-only images only.
+   */
+  readonly keepWritersOut?: boolean;
   /** Replaces the backing file that the image names; `null`: open without any. */
   readonly backing?: ImageSource | null;
   /** Who decides about files that images name. Default: `fileOpenGate` with its defaults. */
