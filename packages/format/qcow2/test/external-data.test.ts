@@ -110,7 +110,7 @@ describe("openQcow2() of an image with an external data file", () => {
       ["external data lies at its guest offset", 0x80000000, 3 * CLUSTER],
       ["compressed, which external data cannot be", 0x40000000, CLUSTER],
     ] as const) {
-      const { file, dataFile, image } = await createPair({ size: 8 * CLUSTER });
+      const { file, dataFile, image, data } = await createPair({ size: 8 * CLUSTER });
       const disk = await openQcow2({ file, dataFile });
       await disk.writev(CLUSTER, IoVector.of(new Uint8Array(CLUSTER).fill(1)));
       await disk.close();
@@ -130,6 +130,14 @@ describe("openQcow2() of an image with an external data file", () => {
         message: expect.stringContaining(name),
       });
       await again.close();
+      // A writer reads the table by itself, and must not put its data where the entry says.
+      const before = data.bytes;
+      const writer = await openQcow2({ file, dataFile });
+      await expect(
+        (async () => writer.writev(CLUSTER, IoVector.of(new Uint8Array(CLUSTER).fill(2))))(),
+      ).rejects.toMatchObject({ message: expect.stringContaining(name) });
+      await writer.close();
+      expect(Buffer.compare(data.bytes, before)).toBe(0);
     }
   });
 

@@ -127,7 +127,7 @@ async function nextStep(
   try {
     const wanted = Math.ceil((wish.end - wish.at) / clusterSize);
     const limit = Math.min(wanted, entriesLeft(image, position.index));
-    const entry = new L2Entry().loadSound(image, position.table, position.index);
+    const entry = new L2Entry().loadSound(image, position.table, position.index, wish.at);
     if (entry.inPlace) {
       if (expected >= 0 && entry.hostOffset !== expected) return undefined;
       return inPlaceStep(image, position, entry, limit, wish);
@@ -135,7 +135,8 @@ async function nextStep(
     let clusters = 1;
     const next = new L2Entry();
     while (clusters < limit) {
-      if (next.loadSound(image, position.table, position.index + clusters).inPlace) break;
+      const at = wish.at + clusters * clusterSize;
+      if (next.loadSound(image, position.table, position.index + clusters, at).inPlace) break;
       clusters++;
     }
     // An external data file has a place for every cluster: as if it had been set aside.
@@ -172,7 +173,8 @@ function inPlaceStep(
   let last = first;
   let clusters = 1;
   for (; clusters < limit; clusters++) {
-    const next = new L2Entry().loadSound(image, table, index + clusters);
+    const at = wish.at + clusters * clusterSize;
+    const next = new L2Entry().loadSound(image, table, index + clusters, at);
     if (!next.inPlace || next.hostOffset !== hostOffset + clusters * clusterSize) break;
     if (isComplete(image, next, wish, clusters) !== complete) break;
     if (!hasNothing(image, next, wish, clusters)) fresh = false;
@@ -263,8 +265,9 @@ export async function linkAllocation(
     for (let i = 0; i < clusters; i++) {
       const ahead = i * geometry.clusterSize;
       const index = position.index + i;
-      if (allocation.inPlace) entry.loadSound(image, position.table, index);
-      else {
+      if (allocation.inPlace) {
+        entry.loadSound(image, position.table, index, allocation.guestStart + ahead);
+      } else {
         entry.load(image, position.table, index);
         dropEntry(image, entry.high, entry.low);
       }

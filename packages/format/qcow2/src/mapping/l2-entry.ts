@@ -18,6 +18,8 @@ import { assert } from "@blocklayer/bytes";
 import type { Table } from "@blocklayer/metadata-cache";
 import {
   COMPRESSED_HIGH,
+  ENTRY_KIND,
+  type GuestOffset,
   type HostOffset,
   hostOffsetOf,
   isCopied,
@@ -26,7 +28,7 @@ import {
   ZERO_LOW,
 } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
-import { badHost, invalidEntry } from "./lookup.js";
+import { badHost, invalidEntry, refuseForeignPlace } from "./lookup.js";
 
 /** An entry that was read. Made once, filled in many times. */
 export class L2Entry {
@@ -81,13 +83,20 @@ export class L2Entry {
   /**
    * As `load`, for callers that build on what the entry says.
    *
+   * @param guestOffset - of the entry's cluster
    * @throws CorruptImageError when it contradicts itself, or its host offset is not that of a cluster
    */
-  loadSound(image: Qcow2Image, table: Table, index: number): this {
+  loadSound(image: Qcow2Image, table: Table, index: number, guestOffset: GuestOffset): this {
     this.load(image, table, index);
     if (this.invalid) throw invalidEntry(image, table.hostOffset, index);
     if (image.badClusterOffset(this.hostOffset)) {
       throw badHost(image, table.hostOffset, index, this.hostOffset);
+    }
+    if (image.geometry.externalData) {
+      const { compressed, normal, unallocated } = ENTRY_KIND;
+      const kind = this.compressed ? compressed : this.hosted ? normal : unallocated;
+      const { hostOffset } = this;
+      refuseForeignPlace(image, table.hostOffset, guestOffset, { kind, hostOffset, index });
     }
     return this;
   }

@@ -153,11 +153,11 @@ function mapSubclusters(
 }
 
 /** An external data file has each cluster at its guest offset, and nothing compressed. */
-function refuseForeignPlace(
+export function refuseForeignPlace(
   image: Qcow2Image,
   sliceOffset: HostOffset,
   guestOffset: GuestOffset,
-  { kind, hostOffset, index }: Mapping,
+  { kind, hostOffset, index }: Pick<Mapping, "kind" | "hostOffset" | "index">,
 ): void {
   if (kind === ENTRY_KIND.compressed) {
     throw badEntry(image, sliceOffset, index, "compressed, which external data cannot be");
