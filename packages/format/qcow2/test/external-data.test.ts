@@ -192,6 +192,92 @@ describe("discard() with an external data file", () => {
   });
 });
 
+/** A data file that is a device: of one length, with old bytes all over it. */
+async function onDevice(
+  lengthBytes: number,
+  given: Readonly<Record<string, unknown>>,
+): Promise<{ image: MemoryDriver; device: MemoryDriver; file: BlockChild; dataFile: BlockChild }> {
+  const image = openMemory();
+  const device = openMemory({ bytes: new Uint8Array(lengthBytes).fill(0xdd) });
+  const inner = directChild(device);
+  const dataFile = Object.create(inner, {
+    capabilities: { value: { ...inner.capabilities, truncate: false } },
+    writev: {
+      value: (offset: number, source: IoVector) => {
+        const isInside = offset + source.lengthBytes <= lengthBytes;
+        if (!isInside) throw new BlockError("EIO", "the device is not that long");
+        return inner.writev(offset, source);
+      },
+    },
+    // What a device reads as where it was discarded is its own affair.
+    discard: {
+      value: (offset: number, length: number) =>
+        inner.writev(offset, IoVector.of(new Uint8Array(length).fill(0xdd))),
+    },
+  }) as BlockChild;
+  const options = parseOptions(
+    createOptions,
+    { cluster_size: CLUSTER, data_file: "device", ...given },
+    "qcow2",
+  );
+  await createQcow2({ file: directChild(image), dataFile, options });
+  return { image, device, file: directChild(image), dataFile };
+}
+
+describe("a data file of one length", () => {
+  test("must take writes to a last cluster that the end of the disk cuts", async () => {
+    const size = 2 * CLUSTER + 1024;
+    const { file, dataFile } = await onDevice(size, { size });
+    const disk = await openQcow2({ file, dataFile });
+    await disk.writev(2 * CLUSTER + 512, IoVector.of(new Uint8Array(100).fill(7)));
+    const tail = new Uint8Array(1024);
+    await disk.readv(2 * CLUSTER, IoVector.of(tail));
+    expect(tail).toEqual(new Uint8Array(1024).fill(7, 512, 612));
+    await disk.close();
+    await expectClean(file);
+  });
+
+  test("must show nothing of what it held when the disk grows over it", async () => {
+    for (const raw of [false, true]) {
+      const size = 2 * CLUSTER + 1024;
+      const { file, dataFile, device } = await onDevice(16 * CLUSTER, {
+        size,
+        ...(raw ? { data_file_raw: true } : {}),
+      });
+      const disk = await openQcow2({ file, dataFile });
+      await disk.writev(0, IoVector.of(new Uint8Array(size).fill(7)));
+      expect(device.bytes.subarray(size).every((byte) => byte === 0xdd)).toBe(true);
+      await disk.truncate(9 * CLUSTER);
+      const content = new Uint8Array(9 * CLUSTER);
+      await disk.readv(0, IoVector.of(content));
+      expect({ raw, content }).toEqual({
+        raw,
+        content: new Uint8Array(9 * CLUSTER).fill(7, 0, size),
+      });
+      if (raw) expect(Buffer.compare(device.bytes.subarray(0, 9 * CLUSTER), content)).toBe(0);
+      expect(device.bytes.subarray(9 * CLUSTER).every((byte) => byte === 0xdd)).toBe(true);
+      await disk.close();
+      await expectClean(file);
+    }
+  });
+
+  test("must read as zeroes where a raw one was discarded, whatever the device does", async () => {
+    const { file, dataFile, device } = await onDevice(8 * LARGE, {
+      size: 8 * LARGE,
+      cluster_size: LARGE,
+      data_file_raw: true,
+    });
+    const disk = await openQcow2({ file, dataFile });
+    await disk.writev(0, IoVector.of(new Uint8Array(4 * LARGE).fill(7)));
+    await disk.discard(LARGE, LARGE);
+    await disk.writeZeroes(2 * LARGE, LARGE, { mayUnmap: true });
+    await disk.close();
+    const shown = device.bytes.subarray(0, 4 * LARGE);
+    const expected = new Uint8Array(4 * LARGE).fill(7).fill(0, LARGE, 3 * LARGE);
+    expect(Buffer.compare(shown, expected)).toBe(0);
+  });
+});
+
 describe("data_file_raw", () => {
   test.each([
     ["clusters", CLUSTER, {}],

@@ -7,7 +7,7 @@
  * 2. Both are read at once when the gap is small, and written together with the guest data.
  * 3. Spans that read as zeroes are not read. Long ones are not written either where the new clusters
  *    lie past the end of the file (only the file is made long enough), or where the file can zero them.
- * 4. What lies past the end of the disk counts as zeroes.
+ * 4. What lies past the end of the disk counts as zeroes; in an external data file it is left alone.
  */
 import { hasCode, IoVector } from "@blocklayer/bytes";
 import { type GuestOffset, type HostOffset, isUnallocated, isZero } from "../geometry.js";
@@ -45,7 +45,7 @@ export async function withOldContent(
   chunk: WriteChunk,
   source: IoVector,
 ): Promise<CowWrite> {
-  const spans = spansOf(chunk);
+  const spans = spansOf(image, chunk);
   const { headBytes, tailBytes } = spans;
   const plain = { hostOffset: chunk.hostOffset, vector: source, fileEnd: 0 };
   if (headBytes === 0 && tailBytes === 0) return plain;
@@ -74,13 +74,13 @@ export async function extendFile(image: Qcow2Image, fileEnd: HostOffset): Promis
   await image.writeHost(fileEnd - missing, mark, undefined, "cow_write");
 }
 
-function spansOf(chunk: WriteChunk): CowSpans {
+function spansOf(image: Qcow2Image, chunk: WriteChunk): CowSpans {
   const { guestOffset, lengthBytes, allocations } = chunk;
   const end = guestOffset + lengthBytes;
   const first = allocations[0];
   const last = allocations.at(-1);
   const headStart = Math.min(first?.dataStart ?? guestOffset, guestOffset);
-  const tailEnd = Math.max(last?.dataEnd ?? end, end);
+  const tailEnd = Math.max(Math.min(last?.dataEnd ?? end, writableEnd(image)), end);
   return {
     headStart,
     headBytes: guestOffset - headStart,
@@ -90,6 +90,11 @@ function spansOf(chunk: WriteChunk): CowSpans {
 }
 
 /** Whether a span is known to read as zeroes without reading it. */
+/** An external data file need not reach past the end of the disk, and a device may not be able to. */
+function writableEnd({ geometry }: Qcow2Image): GuestOffset {
+  return geometry.externalData ? geometry.virtualSize : Number.MAX_SAFE_INTEGER;
+}
+
 function readsAsZero(image: Qcow2Image, start: GuestOffset, lengthBytes: number): boolean {
   const onDisk = Math.min(lengthBytes, image.contentEnd(start) - start);
   if (onDisk <= 0) return true;
@@ -110,7 +115,7 @@ async function zeroedByFile(
   // What has data keeps it if the write fails: only what has none may be zeroed.
   const [only, more] = chunk.allocations;
   if (only === undefined || more !== undefined || !only.fresh) return false;
-  if (only.dataStart + end - start !== only.dataEnd) return false;
+  if (only.dataStart + end - start !== Math.min(only.dataEnd, writableEnd(image))) return false;
   if (!image.data.capabilities.writeZeroes) return false;
   if (!image.geometry.externalData) image.overlap.check(start, end - start, 0);
   await image.event("cluster_alloc_space");

@@ -9,6 +9,7 @@
  * 3. `raw`: whoever reads the data file alone sees the disk. So zeroes and discards are zeroes there too, before
  *    the entry says so, and every cluster is named from the start.
  * 4. It is synced before the image's own file: an entry never shows data that a crash may lose [C5].
+ * 5. What it holds past the end of the disk is not the disk's: never written to, and zeroed before the disk grows there.
  *
  * Locking: `passDiscards` and `nameClusters` under the image lock; the others anywhere.
  *
@@ -45,8 +46,9 @@ export class ExternalData {
     return this.#dropped.length === 0;
   }
 
-  /** Notes that an entry names its cluster no more. */
+  /** Notes that an entry names its cluster no more. A raw data file has zeroes there, which a discard may not leave. */
   noteDropped(start: GuestOffset, lengthBytes: number): void {
+    if (this.raw) return;
     const last = this.#dropped.at(-1);
     if (last?.end === start) last.end += lengthBytes;
     else if (this.#dropped.length < MAX_DISCARDS) {
@@ -61,6 +63,21 @@ export class ExternalData {
     options: WriteZeroesOptions,
   ): Promise<void> {
     if (this.raw) await this.child.writeZeroes(offset, lengthBytes, options);
+  }
+
+  /**
+   * Zeroes what the data file holds between the disk's old end and its new one: a longer file, or a device, was never
+   * the disk's there. Where no entry will name a cluster, its bytes may stay.
+   *
+   * @returns whether anything was written
+   */
+  async clearPast(oldEnd: number, newEnd: number, clusterSize: number): Promise<boolean> {
+    const { child, raw } = this;
+    const shownEnd = raw ? newEnd : Math.min(newEnd, alignUp(oldEnd, clusterSize));
+    const lengthBytes = Math.min(shownEnd, child.lengthBytes) - oldEnd;
+    if (lengthBytes <= 0) return false;
+    await child.writeZeroes(oldEnd, lengthBytes, { mayUnmap: true });
+    return true;
   }
 
   /** Gives the data file the length of the disk. @throws BlockError `ENOSPC` where it is shorter and cannot grow */

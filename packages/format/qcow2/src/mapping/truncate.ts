@@ -89,8 +89,10 @@ async function growGuest(
   options: TruncateOptions,
 ): Promise<void> {
   const needed = geometryOf({ ...image.header, virtualSize: lengthBytes }).l1Size;
+  const { clusterSize } = image.geometry;
   // Otherwise the disk's new part would show it.
   if (needed > image.geometry.l1Size) await withLock(image, () => dropVmState(image));
+  const cleared = await image.externalData?.clearPast(oldLength, lengthBytes, clusterSize);
   await image.externalData?.resize(lengthBytes);
   await withLock(image, () => growL1(image, needed));
   // In memory first: the zeroes lie past the old end. The file shows the new part only when it is zero [C1].
@@ -98,12 +100,11 @@ async function growGuest(
   try {
     const zeroed = await clearNewPart(image, oldLength, lengthBytes);
     await fillNewPart(image, oldLength, lengthBytes, options);
-    const { clusterSize } = image.geometry;
     const named = image.externalData?.raw === true;
     await withLock(image, async () => {
       if (named) await nameClusters(image, alignUp(oldLength, clusterSize), lengthBytes);
       await sizeWaitsForZeroes(image);
-      if (zeroed) await image.sync();
+      if (zeroed || cleared === true) await image.sync();
       await writeSize(image, lengthBytes);
     });
   } catch (error) {
@@ -114,7 +115,7 @@ async function growGuest(
 }
 
 /**
- * What an earlier, longer disk left past the end goes. An external data file was cut there, and its new part is zero.
+ * What an earlier, longer disk left past the end goes. An external data file is zero there by now.
  *
  * @returns whether guest data was written
  */
