@@ -286,6 +286,77 @@ describe("bitmaps of a file that fails", () => {
   });
 });
 
+describe("an image with more bitmaps than anybody has", () => {
+  /** Names a directory of `count` bitmaps that all share the table of the one that the image has. */
+  async function crowd(memory: MemoryDriver, count: number, flags: number): Promise<BlockChild> {
+    const file = directChild(memory);
+    const header = await readHeader(file);
+    const data = header.extensions.at(-1)?.data as Uint8Array;
+    const at = Number(new DataView(data.buffer, data.byteOffset).getBigUint64(16));
+    const first = new Uint8Array(24);
+    await memory.readv(at, IoVector.of(first));
+    new DataView(first.buffer).setUint32(12, flags);
+    new DataView(first.buffer).setUint16(18, 8);
+    const directory = new Uint8Array(count * 32);
+    for (let i = 0; i < count; i++) {
+      directory.set(first, i * 32);
+      directory.set(new TextEncoder().encode(String(i).padStart(8, "0")), i * 32 + 24);
+    }
+    const place = Math.ceil(memory.lengthBytes / 2 ** 21) * 2 ** 21;
+    await memory.writev(place, IoVector.of(directory));
+    const extension = new Uint8Array(24);
+    const view = new DataView(extension.buffer);
+    view.setUint32(0, count);
+    view.setBigUint64(8, BigInt(directory.length));
+    view.setBigUint64(16, BigInt(place));
+    const head = new Uint8Array(4096);
+    await memory.readv(0, IoVector.of(head));
+    await memory.writev(Buffer.from(head).indexOf(Buffer.from(data)), IoVector.of(extension));
+    return file;
+  }
+
+  async function withBitmap(options: Readonly<Record<string, unknown>>): Promise<MemoryDriver> {
+    const memory = await image(options);
+    const disk = await openQcow2({ file: directChild(memory) });
+    await disk.bitmaps.add("b", { granularityBytes: 512 });
+    await disk.close();
+    return memory;
+  }
+
+  test("must be written in little memory where the disk is small", {
+    timeout: 60_000,
+  }, async () => {
+    const memory = await withBitmap({ size: 2 ** 22, cluster_size: 2 ** 21 });
+    const disk = await openQcow2({ file: await crowd(memory, 65_535, 2) });
+    expect(await disk.bitmaps.list()).toHaveLength(65_535);
+    const before = process.memoryUsage().arrayBuffers;
+    await disk.writev(0, bytes(1));
+    // Each has 1 KiB of bits. A cluster for each would be 128 GiB.
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(512 * 2 ** 20);
+    expect(await dirtyOf(disk, "00065534")).toEqual(["0-512"]);
+  });
+
+  test("must be refused where noting writes could take memory without end", async () => {
+    const memory = await withBitmap({ size: 2 ** 40 });
+    const disk = await openQcow2({ file: await crowd(memory, 60, 2) });
+    const refused = { code: "ENOMEM", message: expect.stringContaining("60 bitmaps") };
+    await expect(disk.writev(0, bytes(1))).rejects.toMatchObject(refused);
+    await disk.readv(0, bytes(1));
+    await disk.close();
+  });
+
+  test("must not have one table read over and over", { timeout: 60_000 }, async () => {
+    const memory = await withBitmap({ size: 2 ** 40 });
+    const disk = await openQcow2({ file: await crowd(memory, 20_000, 0) });
+    const broken = { name: "CorruptImageError", message: expect.stringContaining("bitmap table") };
+    const start = performance.now();
+    await expect(disk.truncate(2 ** 40 + 512)).rejects.toMatchObject(broken);
+    // 10 GB of tables would take minutes.
+    expect(performance.now() - start).toBeLessThan(30_000);
+    await disk.close();
+  });
+});
+
 describe("a crash around store()", () => {
   test("must leave the bitmaps before it or after it, or say that they are inconsistent", async () => {
     const memory = await image({ cluster_size: 512 });

@@ -58,7 +58,11 @@ describe("Bits", () => {
             model.fill(false);
           } else {
             const copy = new Bits(length, 9, CHUNK);
-            for (const [index, bytes] of bits.chunks) copy.load(index, bytes.slice());
+            for (const [index, bytes] of bits.chunks) {
+              const cluster = new Uint8Array(CHUNK);
+              cluster.set(bytes);
+              copy.load(index, cluster);
+            }
             bits = copy;
           }
           expect(allRanges(bits)).toEqual(rangesOf(model, 512, length));
@@ -71,7 +75,7 @@ describe("Bits", () => {
   test("load() must take away bits behind the end of the disk, and keep no empty chunk", () => {
     const bits = new Bits(512 * 3, 9, CHUNK);
     bits.load(0, new Uint8Array(CHUNK).fill(0xff));
-    expect([...(bits.chunks.get(0) ?? [])]).toEqual([7, 0, 0, 0]);
+    expect([...(bits.chunks.get(0) ?? [])]).toEqual([7]);
     const empty = new Bits(512 * 3, 9, CHUNK);
     empty.load(0, new Uint8Array(CHUNK));
     expect(empty.chunks.size).toBe(0);

@@ -36,8 +36,15 @@ import {
 import { freeReplaced, storeBitmaps } from "./store.js";
 import { loadBits, type ReadBudget } from "./table.js";
 
-/** What may be read of bits beyond twice the length of the file: tables can say "all ones" without clusters. */
+/**
+ * What may be read of tables and bits beyond twice the length of the file: tables can say "all ones" without clusters,
+ * and many bitmaps can name one table.
+ */
 const BUDGET_MARGIN_BYTES: number = 64 * MiB;
+/** However long the file says that it is: one with holes costs nothing. Four bitmaps of the greatest length. */
+const MAX_BUDGET_BYTES: number = 2048 * MiB;
+/** Memory that all bitmaps which record may come to need when everything is dirty. */
+const MAX_RECORDING_BYTES: number = 4096 * MiB;
 
 /** One bitmap of an open image. */
 export interface Bitmap {
@@ -62,6 +69,8 @@ export class ImageBitmaps {
   #recording: readonly Bits[] = [];
   /** What was removed, and is in the file still. */
   #removed: BitmapEntry[] = [];
+  /** What may still be read: bits stay in memory. Absent: nothing was read yet. */
+  #budget: ReadBudget | undefined;
 
   constructor(image: Qcow2Image) {
     this.#image = image;
@@ -91,11 +100,18 @@ export class ImageBitmaps {
   }
 
   /** Reads the bits of a bitmap that are not in memory. @throws CorruptImageError */
-  async bitsOf(bitmap: Bitmap, budget: ReadBudget = this.#newBudget()): Promise<Bits> {
+  async bitsOf(bitmap: Bitmap): Promise<Bits> {
     if (bitmap.bits !== undefined) return bitmap.bits;
     const { file, geometry } = this.#image;
     const bits = new Bits(geometry.virtualSize, bitmap.granularityBits, geometry.clusterSize);
-    if (bitmap.stored !== undefined) await loadBits(file, geometry, bitmap.stored, bits, budget);
+    if (bitmap.stored !== undefined) {
+      const bytesLeft = Math.min(2 * file.lengthBytes + BUDGET_MARGIN_BYTES, MAX_BUDGET_BYTES);
+      this.#budget ??= { bytesLeft };
+      const budget = { ...this.#budget };
+      await loadBits(file, geometry, bitmap.stored, bits, budget);
+      // A read that failed can be tried again.
+      this.#budget = budget;
+    }
     bitmap.bits = bits;
     return bits;
   }
@@ -104,8 +120,8 @@ export class ImageBitmaps {
   async prepare(): Promise<void> {
     if (!this.any) return;
     const active = (await this.#load()).filter((one) => one.recording && !one.inconsistent);
-    const budget = this.#newBudget();
-    for (const one of active) await this.bitsOf(one, budget);
+    this.#refuseTooMany(active);
+    for (const one of active) await this.bitsOf(one);
     await this.#markInUse(active);
     this.#updateRecording();
   }
@@ -149,8 +165,7 @@ export class ImageBitmaps {
       const message = `bitmap '${broken.name}' is inconsistent: remove it before the disk is resized`;
       throw new BlockError("ENOTSUP", message, { op: "truncate", node: this.#image.nodeName });
     }
-    const budget = this.#newBudget();
-    for (const one of all) await this.bitsOf(one, budget);
+    for (const one of all) await this.bitsOf(one);
     await this.#markInUse(all);
   }
 
@@ -182,10 +197,21 @@ export class ImageBitmaps {
     this.#list = undefined;
     this.#removed = [];
     this.#recording = [];
+    this.#budget = undefined;
   }
 
-  #newBudget(): ReadBudget {
-    return { bytesLeft: 2 * this.#image.file.lengthBytes + BUDGET_MARGIN_BYTES };
+  /** A small file can name 65535 bitmaps of a disk without end: each write would make all of them grow. */
+  #refuseTooMany(recording: readonly Bitmap[]): void {
+    const { geometry, nodeName } = this.#image;
+    const { virtualSize, clusterSize } = geometry;
+    let bytes = 0;
+    for (const { granularityBits } of recording) {
+      bytes += new Bits(virtualSize, granularityBits, clusterSize).denseBytes;
+    }
+    if (bytes <= MAX_RECORDING_BYTES) return;
+    const what = `noting writes in ${recording.length} bitmaps may take ${bytes} bytes of memory`;
+    const message = `${nodeName}: ${what}, and ${MAX_RECORDING_BYTES} are allowed: remove some with qemu-img`;
+    throw new BlockError("ENOMEM", message, { op: "write", node: nodeName });
   }
 
   #updateRecording(): void {
@@ -210,9 +236,11 @@ export class ImageBitmaps {
     const { file, nodeName } = this.#image;
     const bytes = await readTable(file, extension.directoryOffset, extension.directoryBytes);
     const { entries } = decodeDirectory(bytes, extension.bitmapCount, this.#image.geometry);
+    const places = new Set(fresh.map(({ stored }) => stored?.tableOffset));
     const marked = entries.map((entry) => {
-      const isOne = fresh.some(({ stored }) => stored?.tableOffset === entry.tableOffset);
-      return isOne ? { ...entry, flags: entry.flags | BITMAP_FLAG.inUse } : entry;
+      return places.has(entry.tableOffset)
+        ? { ...entry, flags: entry.flags | BITMAP_FLAG.inUse }
+        : entry;
     });
     const changed = encodeDirectory(marked);
     if (changed.length > bytes.length) throw brokenDirectory(extension, nodeName);

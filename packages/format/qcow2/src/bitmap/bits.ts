@@ -3,7 +3,8 @@
  *
  * Above: load.ts, store.ts, bitmaps.ts. Below: nothing; no I/O.
  *
- * 1. A chunk is what one cluster of the file holds. A chunk without a dirty granule takes no memory.
+ * 1. A chunk is what one cluster of the file holds. A chunk without a dirty granule takes no memory, and none more
+ *    than its part of the disk needs: with clusters of 2 MiB that is a thousandth for a small disk.
  * 2. Bit 0 of byte 0 is the first granule of a chunk.
  * 3. No bit behind the end of the disk is set.
  */
@@ -41,7 +42,12 @@ export class Bits {
     return Math.ceil(this.#bitCount / this.#bitsPerChunk);
   }
 
-  /** The chunks with a dirty granule, in no order. Not to be changed. */
+  /** Memory for a disk of which every byte is dirty. */
+  get denseBytes(): number {
+    return Math.ceil(this.#bitCount / 8);
+  }
+
+  /** The chunks with a dirty granule, in no order; the last may be shorter. Not to be changed. */
   get chunks(): ReadonlyMap<number, Uint8Array> {
     return this.#chunks;
   }
@@ -50,7 +56,7 @@ export class Bits {
   load(index: number, bytes: Uint8Array): void {
     assert(bytes.length === this.#chunkBytes, "a chunk is one cluster long");
     if (bytes.every((byte) => byte === 0)) return;
-    this.#chunks.set(index, bytes);
+    this.#chunks.set(index, bytes.slice(0, this.#bytesOf(index)));
     this.#cutTail();
   }
 
@@ -78,6 +84,7 @@ export class Bits {
     this.#lengthBytes = lengthBytes;
     for (const index of this.#chunks.keys()) {
       if (index >= this.chunkCount) this.#chunks.delete(index);
+      else this.#lengthen(index);
     }
     this.#cutTail();
   }
@@ -106,10 +113,25 @@ export class Bits {
   #chunkAt(index: number): Uint8Array {
     let chunk = this.#chunks.get(index);
     if (chunk === undefined) {
-      chunk = new Uint8Array(this.#chunkBytes);
+      chunk = new Uint8Array(this.#bytesOf(index));
       this.#chunks.set(index, chunk);
     }
     return chunk;
+  }
+
+  /** Bytes of a chunk that lie before the end of the disk. */
+  #bytesOf(index: number): number {
+    return Math.min(this.#chunkBytes, this.denseBytes - index * this.#chunkBytes);
+  }
+
+  /** The last chunk of a disk that grew has more to hold. */
+  #lengthen(index: number): void {
+    const chunk = this.#chunks.get(index);
+    const needed = this.#bytesOf(index);
+    if (chunk === undefined || chunk.length >= needed) return;
+    const longer = new Uint8Array(needed);
+    longer.set(chunk);
+    this.#chunks.set(index, longer);
   }
 
   #nextBit(from: number, wanted: boolean): number | undefined {

@@ -4,8 +4,8 @@
  * Above: bitmaps.ts, store.ts, check/bitmaps.ts. Below: read-tables.ts.
  *
  * 1. An entry names a cluster, or with offset 0 says by its lowest bit that all of a cluster's bits are 0 or 1.
- * 2. The clusters of sound bitmaps lie in the file and are nobody else's: what one image makes us read is bounded
- *    by the length of its file, however often a table names one cluster.
+ * 2. The tables and clusters of sound bitmaps lie in the file and are nobody else's: what one image makes us read is
+ *    bounded by the length of its file, however often a table names one cluster, or bitmaps one table.
  *
  * Source: the qcow2 specification, "Bitmap table", "Bitmap data".
  */
@@ -39,7 +39,7 @@ export function bitmapTableEntry(high: number, low: number, geometry: Geometry):
   return { kind: "cluster", offset };
 }
 
-/** How much may still be read. */
+/** How much may still be read: of tables, and of bits. */
 export interface ReadBudget {
   bytesLeft: number;
 }
@@ -74,11 +74,16 @@ export async function loadBits(
 ): Promise<void> {
   const { clusterSize } = geometry;
   const { tableOffset } = entry;
+  const spend = (lengthBytes: number): void => {
+    budget.bytesLeft -= lengthBytes;
+    if (budget.bytesLeft >= 0) return;
+    throw brokenTable(tableOffset, "has more bits than the file is long, or than can be held");
+  };
+  spend(entry.tableEntries * ENTRY_BYTES);
   const table = await readBitmapTable(file, geometry, entry);
   for (const [index, one] of table.entries()) {
     if (one.kind === "zeroes" || one.kind === "broken") continue;
-    budget.bytesLeft -= clusterSize;
-    if (budget.bytesLeft < 0) throw brokenTable(tableOffset, "has more bits than the file is long");
+    spend(clusterSize);
     if (one.kind === "ones") bits.load(index, new Uint8Array(clusterSize).fill(0xff));
     else if (one.offset >= file.lengthBytes) {
       throw brokenTable(
