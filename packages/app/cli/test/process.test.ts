@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  statSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -82,6 +83,30 @@ test("SIGKILL during a convert must leave a file that is no image", async () => 
   const asked = outcome("qemu-img", ["info", "-f", "qcow2", target], folder);
   expect([asked.status, asked.stderr]).toEqual([1, expect.stringContaining("not in qcow2 format")]);
   expect(outcome("qemu-img", ["info", target], folder).stdout).toContain("file format: raw");
+});
+
+test("SIGKILL during a convert must leave no raw data file that passes for a disk", async () => {
+  const target = join(folder, "killed-data.qcow2");
+  const data = join(folder, "killed.raw");
+  const [words, options] = [slowly(target), "data_file=killed.raw,data_file_raw=on"];
+  const { child, ended } = startBlk(
+    [...words.slice(0, 1), "-o", options, ...words.slice(1)],
+    folder,
+  );
+  await untilGrown(target, 1);
+  // The data file is as long as the disk from the start: what tells is how much of it is there.
+  while (statSync(data).blocks * 512 < 256 * KiB && child.exitCode === null) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  child.kill("SIGKILL");
+  await ended;
+  for (const name of [target, data]) {
+    expect(readFileSync(name).subarray(0, 29).toString()).toBe("blocklayer: incomplete image.");
+  }
+  const whole = ["convert", "-O", "qcow2", "-o", options, "disk.raw", target];
+  expect(blkProcess(whole, folder)).toMatchObject({ status: 0 });
+  const disk = readFileSync(join(folder, "disk.raw"));
+  expect(readFileSync(data).equals(disk)).toBe(true);
 });
 
 test("a reader that goes away must end the program without a word", () => {

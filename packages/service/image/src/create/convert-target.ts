@@ -4,7 +4,8 @@
  * Above: the tool's `convert`. Below: createImage's parts, HeldHead, the graph.
  *
  * 1. A target that is made here starts with a notice until `complete` has flushed everything that follows: see
- *    HeldHead. Neither a killed process nor a power cut leaves half an image that opens.
+ *    HeldHead. Neither a killed process nor a power cut leaves half an image that opens. So does an external data file
+ *    that is valid as a raw image: it would open as a disk by itself.
  * 2. `abandon` removes a file that was made here. A file that was there before, or a device, is left, with the notice.
  * 3. A target that was there (`existing`) is written in place, as the user asked for: after a failure it is
  *    incomplete, and only the error says so.
@@ -75,15 +76,15 @@ export class ConvertTarget implements AsyncDisposable {
     parseOptions(plan.format.openOptions, options.nodeOptions ?? {}, plan.format.name);
     options.onFormatting?.(plan.shown);
     const { isNewFile, isNewDataFile, isFreshStore } = await carryOut(plan, options.signal);
-    const head = new HeldHead();
+    const heads = headsOf(plan);
     let backend: BlockBackend | undefined;
     try {
-      backend = await openMade(options, plan, head);
+      backend = await openMade(options, plan, heads);
       const hasBacking = plan.formatOptions["backing_file"] !== undefined;
       const isKnownZero = !hasBacking && (isFreshStore || (await readsAsZero(backend)));
       const { store, shown } = plan;
       const newData = isNewDataFile ? { newDataStore: plan.dataStore } : {};
-      const parts = { backend, isKnownZero, isNewFile, plan: shown, head, store, ...newData };
+      const parts = { backend, isKnownZero, isNewFile, plan: shown, heads, store, ...newData };
       return new ConvertTarget(parts);
     } catch (error) {
       // The first error is the one to tell.
@@ -112,7 +113,7 @@ export class ConvertTarget implements AsyncDisposable {
   async complete(): Promise<void> {
     if (this.#state !== "open") throw new BlockError("ECLOSED", "the target is closed already");
     await this.backend.flush();
-    await this.#parts.head?.release();
+    for (const head of this.#parts.heads?.all ?? []) await head.release();
     await this.backend.close();
     this.#state = "complete";
   }
@@ -146,27 +147,52 @@ interface TargetParts {
   readonly isKnownZero: boolean;
   readonly isNewFile: boolean;
   readonly plan?: CreatePlan;
-  readonly head?: HeldHead;
+  readonly heads?: Heads;
   readonly store?: Store;
   /** An external data file that was made here. */
   readonly newDataStore?: Store | undefined;
 }
 
+/** The heads that are held back. */
+interface Heads {
+  readonly image: HeldHead;
+  /** Of a data file that is a raw image. */
+  readonly data: HeldHead | undefined;
+  /** In the order in which they are let go: the image last. */
+  readonly all: readonly HeldHead[];
+}
+
+function headsOf({ dataStore, formatOptions }: FullCreatePlan): Heads {
+  const image = new HeldHead();
+  const isRaw = dataStore !== undefined && formatOptions["data_file_raw"] === true;
+  const data = isRaw ? new HeldHead(`${HELD_HEAD_DRIVER}-of-data`) : undefined;
+  return { image, data, all: data === undefined ? [image] : [data, image] };
+}
+
 async function openMade(
   options: NewTargetOptions,
   plan: FullCreatePlan,
-  head: HeldHead,
+  heads: Heads,
 ): Promise<BlockBackend> {
   const { drivers } = options;
   const cache = cacheOf({ cache: options.cache ?? "unsafe" });
-  const leaf = withLeafOptions(plan.store.options, { cache, forceShare: false }, drivers);
+  const held = (head: HeldHead, store: Store): NodeOptions => ({
+    driver: head.definition.name,
+    file: withLeafOptions(store.options, { cache, forceShare: false }, drivers),
+  });
+  const { dataStore } = plan;
+  const hasHeldData = heads.data !== undefined && dataStore !== undefined;
   const node: NodeOptions = {
     ...options.nodeOptions,
     driver: plan.format.name,
-    file: { driver: HELD_HEAD_DRIVER, file: leaf },
+    file: held(heads.image, plan.store),
+    ...(hasHeldData ? { "data-file": held(heads.data, dataStore) } : {}),
   };
   const openGate = options.openGate ?? fileOpenGate({ drivers, cache });
-  const graph = new BlockGraph({ drivers: [...drivers, head.definition], openGate });
+  const graph = new BlockGraph({
+    drivers: [...drivers, ...heads.all.map(({ definition }) => definition)],
+    openGate,
+  });
   try {
     return await graph.open(node, { readOnly: false, writethrough: cache.writethrough });
   } catch (error) {

@@ -53,9 +53,10 @@ export class HeldHead {
   readonly definition: DriverDefinition;
   #driver: HeldHeadDriver | undefined;
 
-  constructor() {
+  /** @param driverName - another one for each head of a graph */
+  constructor(driverName: string = HELD_HEAD_DRIVER) {
     this.definition = {
-      name: HELD_HEAD_DRIVER,
+      name: driverName,
       kind: "filter",
       openOptions: {},
       open: async ({ children }) => {
