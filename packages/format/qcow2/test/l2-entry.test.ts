@@ -96,12 +96,12 @@ test("loadSound() must refuse what contradicts itself or names no cluster, and s
   for (const [descriptor, bitmap, words] of cases) {
     table.view.setBigUint64(32, descriptor);
     table.view.setBigUint64(40, bitmap);
-    const load = (): unknown => new L2Entry().loadSound(image, table, 2);
+    const load = (): unknown => new L2Entry().loadSound(image, table, 2, 0);
     expect(load).toThrow(CorruptImageError);
     expect(load).toThrow(words);
     expect(load).toThrow("0x20");
   }
   const old = await tableOf(false, 2);
   old.table.view.setBigUint64(0, 1n);
-  expect(() => new L2Entry().loadSound(old.image, old.table, 0)).toThrow("zero flag");
+  expect(() => new L2Entry().loadSound(old.image, old.table, 0, 0)).toThrow("zero flag");
 });

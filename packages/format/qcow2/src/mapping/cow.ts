@@ -89,12 +89,12 @@ function spansOf(image: Qcow2Image, chunk: WriteChunk): CowSpans {
   };
 }
 
-/** Whether a span is known to read as zeroes without reading it. */
 /** An external data file need not reach past the end of the disk, and a device may not be able to. */
 function writableEnd({ geometry }: Qcow2Image): GuestOffset {
   return geometry.externalData ? geometry.virtualSize : Number.MAX_SAFE_INTEGER;
 }
 
+/** Whether a span is known to read as zeroes without reading it. */
 function readsAsZero(image: Qcow2Image, start: GuestOffset, lengthBytes: number): boolean {
   const onDisk = Math.min(lengthBytes, image.contentEnd(start) - start);
   if (onDisk <= 0) return true;
