@@ -79,7 +79,7 @@ function storedBitmap({ flags, nameBytes, granularityBits }: BitmapEntry): Store
       ...((flags & BITMAP_FLAG.inUse) === 0 ? [] : (["in-use"] as const)),
       ...((flags & BITMAP_FLAG.auto) === 0 ? [] : (["auto"] as const)),
     ],
-    name: new TextDecoder().decode(nameBytes),
+    name: new TextDecoder("utf-8", { ignoreBOM: true }).decode(nameBytes),
     granularityBytes: 2 ** granularityBits,
   };
 }

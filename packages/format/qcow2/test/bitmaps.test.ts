@@ -187,6 +187,34 @@ describe("Qcow2Driver.bitmaps", () => {
     expect((await readHeader(file)).extensions).toHaveLength(0);
   });
 
+  test("must tell names apart that are no UTF-8, and keep each byte of them", async () => {
+    const memory = await image();
+    let disk = await openQcow2({ file: directChild(memory) });
+    for (const name of ["aa", "bb", "cc"]) await disk.bitmaps.add(name);
+    await disk.close();
+    const odd = memory.bytes.slice();
+    const places = ["aa", "bb"].map((name) => Buffer.from(odd).lastIndexOf(name));
+    odd.set([0xff, 0xfe], places[0]);
+    odd.set([0xff, 0xfd], places[1]);
+    const file = directChild(openMemory({ bytes: odd }));
+    disk = await openQcow2({ file });
+    expect(await disk.bitmaps.list()).toHaveLength(3);
+    await disk.bitmaps.remove("cc");
+    await disk.writev(0, bytes(512));
+    await disk.close();
+    expect(await messagesOf(file)).toEqual([]);
+    const left = openMemory({ bytes: odd });
+    disk = await openQcow2({ file: directChild(left), readOnly: true });
+    expect(await disk.bitmaps.list()).toHaveLength(3);
+    await disk.close();
+    const again = await openQcow2({ file, readOnly: true });
+    expect((await again.bitmaps.list()).map(({ inconsistent }) => inconsistent)).toEqual([
+      false,
+      false,
+    ]);
+    await again.close();
+  });
+
   test("close() must report what could not be stored, and leave the old bitmaps", async () => {
     const memory = await image();
     const inner = directChild(memory);

@@ -278,6 +278,38 @@ describe("a data file of one length", () => {
   });
 });
 
+describe("discard() beside a reader of external data", () => {
+  test("must wait for who looked the cluster up before it was dropped [D1]", async () => {
+    const { file, data } = await createPair({ size: 16 * LARGE, cluster_size: LARGE });
+    let go = (): void => {};
+    const gate = new Promise<void>((resolve) => {
+      go = resolve;
+    });
+    const inner = directChild(data);
+    let isHeld = false;
+    const dataFile = Object.create(inner, {
+      readv: {
+        value: (offset: number, target: IoVector) =>
+          isHeld ? gate.then(() => inner.readv(offset, target)) : inner.readv(offset, target),
+      },
+    }) as BlockChild;
+    const disk = await openQcow2({ file, dataFile });
+    await disk.writev(0, IoVector.of(new Uint8Array(LARGE).fill(7)));
+    await disk.flushToOs();
+    isHeld = true;
+    const target = new Uint8Array(LARGE);
+    const read = disk.readv(0, IoVector.of(target));
+    await disk.discard(0, LARGE);
+    await disk.flushToOs();
+    expect(data.bytes[0]).toBe(7);
+    go();
+    await read;
+    await disk.flushToOs();
+    expect(data.bytes[0]).toBe(0);
+    await disk.close();
+  });
+});
+
 describe("data_file_raw", () => {
   test.each([
     ["clusters", CLUSTER, {}],

@@ -73,6 +73,11 @@ test("createImage() must not empty a data file that is there for an image that c
   await expect(
     create({ filename: "x", format: "qcow2", sizeBytes: 512, options: { data_file: "x" } }),
   ).rejects.toMatchObject({ message: expect.stringContaining("the same file") });
+  const backing = { filename: "disk.data", format: "raw" };
+  await expect(
+    create({ filename: "x", format: "qcow2", backing, options: { data_file: "disk.data" } }),
+  ).rejects.toMatchObject({ message: expect.stringContaining("as the backing file") });
+  expect(files.stores.get("disk.data")?.lengthBytes).toBe(512);
 });
 
 test("createImage() must take the size from the backing image, found beside the new one", async () => {

@@ -269,7 +269,8 @@ export async function readBitmaps(
   const { entries, isBroken } = decodeDirectory(bytes, bitmapCount, geometry);
   if (isBroken) throw brokenDirectory(extension, nodeName);
   const bitmaps = entries.map(bitmapOf);
-  const names = new Set(bitmaps.map(({ name }) => name));
+  // By bytes: names that are not UTF-8 may look alike.
+  const names = new Set(bitmaps.map(({ nameBytes }) => nameBytes.join()));
   if (names.size < bitmaps.length) throw brokenDirectory(extension, nodeName);
   const { virtualSize, clusterSize } = geometry;
   for (const { stored, inconsistent } of bitmaps) {
@@ -282,7 +283,7 @@ export async function readBitmaps(
 
 function bitmapOf(entry: BitmapEntry): Bitmap {
   return {
-    name: new TextDecoder().decode(entry.nameBytes),
+    name: new TextDecoder("utf-8", { ignoreBOM: true }).decode(entry.nameBytes),
     nameBytes: entry.nameBytes,
     granularityBits: entry.granularityBits,
     extraData: entry.extraData,

@@ -98,13 +98,15 @@ export class ExternalData {
   }
 
   /**
-   * Makes the drops durable, then discards what is still unnamed. Holds: the image lock.
+   * Makes the drops durable, then discards what is still unnamed; at the next flush when requests are in flight. Holds:
+   * the image lock.
    *
    * @throws the error of a flush of the L2 cache
    */
   async passDiscards(image: Qcow2Image): Promise<void> {
     const ranges = this.#dropped;
-    if (ranges.length === 0) return;
+    // A reader that found the cluster before it was dropped must not find what a discard may leave [D1].
+    if (ranges.length === 0 || image.inFlight.activeCount > 0) return;
     this.#dropped = [];
     await refcountsWaitForL2(image);
     for (const { start, end } of ranges) {

@@ -40,7 +40,7 @@ export async function planCreation(options: CreateImageOptions): Promise<FullCre
   const storeSchema = store.definition.createOptions ?? {};
   const formatOptions = parseOptions(formatSchema, forFormat, format.name);
   const storeOptions = parseOptions(storeSchema, forStore, store.definition.name);
-  const dataStore = dataStoreOf(options, formatOptions, store);
+  const dataStore = dataStoreOf(options, formatOptions, store, backing);
   const given = new Set(Object.keys(own).filter((name) => own[name] !== undefined));
   const shown: CreatePlan = {
     filename: options.filename,
@@ -61,14 +61,21 @@ function dataStoreOf(
   { drivers, filename }: CreateImageOptions,
   formatOptions: OptionValues,
   store: Store,
+  backing: BackingChoice | undefined,
 ): Store | undefined {
   const name = textOf(formatOptions["data_file"]);
   if (name === undefined) return undefined;
-  const dataStore = new Store(parseFilename(resolveName(filename, name), drivers), drivers);
-  if (dataStore.filename !== store.filename) return dataStore;
-  throw new BlockError("EINVAL", "the image and its data file cannot be the same file", {
-    op: "create",
-  });
+  const resolved = resolveName(filename, name);
+  const dataStore = new Store(parseFilename(resolved, drivers), drivers);
+  const refuse = (other: string): never => {
+    const message = `the data file cannot be the same file as the ${other}, which would be emptied`;
+    throw new BlockError("EINVAL", message, { op: "create" });
+  };
+  if (dataStore.filename === store.filename) refuse("image");
+  if (backing !== undefined && resolveName(filename, backing.filename) === resolved) {
+    refuse("backing file");
+  }
+  return dataStore;
 }
 
 function formatOf({ drivers, format = "raw" }: CreateImageOptions): DriverDefinition {
