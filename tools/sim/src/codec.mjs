@@ -9,15 +9,22 @@ const DEFLATE = { level: 1, windowBits: 12 };
  * A factory for the driver.
  *
  * @param {import("@blocklayer/sim").SimScheduler} [scheduler] - completes the work; absent: at once
+ * @param {(payload: Uint8Array) => void} [onPayload] - told of all that was compressed
  * @returns {import("@blocklayer/qcow2").CodecFactory}
  */
-export function simCodec(scheduler) {
+export function simCodec(scheduler, onPayload) {
   const later = (label, work) =>
     scheduler === undefined ? work() : scheduler.schedule(label, work);
   return (name) => ({
     name,
     compress: (clusters, maxBytes) =>
-      later("compress", () => clusters.map((cluster) => deflate(cluster, maxBytes))),
+      later("compress", () =>
+        clusters.map((cluster) => {
+          const payload = deflate(cluster, maxBytes);
+          if (payload !== undefined) onPayload?.(payload);
+          return payload;
+        }),
+      ),
     decompress: (payload, target) => later("decompress", () => inflate(payload, target)),
     decompressMany: (items) =>
       later("decompress", () => {

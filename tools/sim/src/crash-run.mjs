@@ -1,5 +1,6 @@
 // One seed of `crashes`: a run is recorded, and every state that a power failure may leave of it is looked at.
 import { crashStates, Trace } from "@blocklayer/sim";
+import { atOnce } from "./at-once.mjs";
 import { GuestRun } from "./guest-run.mjs";
 import { asViolation, Inspector } from "./inspect.mjs";
 import { schedule } from "./schedule-run.mjs";
@@ -37,10 +38,10 @@ export async function runCrashes(config, operations, hooks = {}) {
     if (states >= maxStates) break;
     states++;
     try {
-      const { bytes } = await inspector.look(state.open());
+      const { bytes } = await atOnce(() => inspector.look(state.open()));
       reference.checkCrash(bytes, state.position);
       if ((state.index + config.seed) % GO_ON_EVERY === 0) {
-        await inspector.goOn(state.open(), bytes, state.index);
+        await atOnce(() => inspector.goOn(state.open(), bytes, state.index));
         goneOn++;
       }
       await onState?.(state, bytes);

@@ -20,6 +20,8 @@ export class Violation extends Error {
 export class GuestRun {
   /** A fault was armed, so requests may fail. */
   armed = false;
+  /** One was, after which clusters may leak. */
+  mayLeak = false;
   /** The image could not be closed, or opened again: nothing more can be asked of it. */
   ended = false;
   /** @type {Violation | undefined} */
@@ -34,6 +36,7 @@ export class GuestRun {
     this.stack = stack;
     const { config } = stack;
     this.armed = config.spaceBytes !== undefined;
+    this.mayLeak = this.armed;
     this.reference = new ReferenceDisk({
       lengthBytes: config.lengthBytes,
       content: initialContent(config),
@@ -57,6 +60,8 @@ export class GuestRun {
       if (this.violation !== undefined || this.ended) break;
       if (operation.kind === "fault") {
         this.armed = true;
+        // A write that fails gives back what was taken for it: see Stack. Other faults may come in between.
+        if (operation.fault.kind !== "write") this.mayLeak = true;
         this.stack.file.inject(operation.fault);
         continue;
       }

@@ -46,15 +46,24 @@ export function planOf(mode, seed) {
   return { config, operations: operationsOf(config, amount) };
 }
 
-/** @param {Job} job @returns {Promise<Verdict>} */
-export async function runJob(job) {
+/**
+ * @param {Job} job
+ * @param {(problem?: string) => void} [onRun] - called before each run of it, with what was found so far
+ * @returns {Promise<Verdict>}
+ */
+export async function runJob(job, onRun = () => undefined) {
   const { mode, seed } = job;
   const { config, operations } = planOf(mode, seed);
+  onRun();
   try {
     return { seed, totals: await runPlan(mode, config, operations, job) };
   } catch (error) {
-    const short = job.shrink === true ? await shortest(mode, config, operations) : operations;
-    const message = (await failureOf(mode, config, short)) ?? `only once: ${error.message}`;
+    const again = (list) => {
+      onRun(error.message);
+      return failureOf(mode, config, list);
+    };
+    const short = job.shrink === true ? await shortest(operations, again) : operations;
+    const message = (await again(short)) ?? `only once: ${error.message}`;
     return { seed, totals: {}, failure: { message, config, operations: short } };
   }
 }
@@ -92,9 +101,9 @@ async function failureOf(mode, config, operations) {
   }
 }
 
-function shortest(mode, config, operations) {
+function shortest(operations, failureIn) {
   return shrinkList(operations, {
-    stillFails: async (list) => (await failureOf(mode, config, list)) !== undefined,
+    stillFails: async (list) => (await failureIn(list)) !== undefined,
     simplerOnes: simplerOperations,
     maxAttempts: MAX_SHRINK_RUNS,
   });

@@ -44,6 +44,44 @@ const MOODS = {
   churning: weighted({ write: 36, discard: 22, read: 16, flush: 18, zeroes: 4, compressed: 4 }),
 };
 const HOT_CLUSTERS = 4;
+/**
+ * Short plays in clusters `a`, `b` and `c`, in which something can go wrong that random lists hardly ever meet; what is
+ * around them is random, and the disk disturbs them as it does all else.
+ */
+export const PHRASES = {
+  /** A rewrite is on its way while its cluster is freed, and another write may take that [D1]. */
+  reuse: [
+    ["write", "a"],
+    ["write", "a", { wait: false }],
+    ["discard", "a"],
+    ["flush"],
+    ["write", "b", { wait: false }],
+    ["flush", undefined, { wait: false }],
+    ["read", "b"],
+  ],
+  /** Compressed data is dropped, its host cluster is taken by a plain write, and compressed data follows [D4]. */
+  append: [
+    ["flush"],
+    ["compressed", "a"],
+    ["discard", "a"],
+    ["flush"],
+    ["write", "b"],
+    ["compressed", "c"],
+    ["flush"],
+    ["read", "b"],
+  ],
+  /** A cluster that reads as zeroes keeps its place in the file, and its old bytes, until it is written again [C5]. */
+  keep: [
+    ["write", "a"],
+    ["flush"],
+    ["zeroes", "a", { mayUnmap: false, noFallback: false }],
+    ["flush"],
+    ["write", "a", { length: SECTOR }],
+    ["flush"],
+  ],
+};
+/** Their tags, apart from those of the list. */
+const PHRASE_TAG = 10_000;
 const FAULT_KINDS = weighted({ read: 2, write: 6, flush: 4, discard: 1, zero: 1, truncate: 1 });
 
 /**
@@ -62,10 +100,32 @@ export function operationsOf(config, { count, faults }) {
   const list = Array.from({ length: count }, (_, index) =>
     operation(config, random, hot, index + 1),
   );
+  if (config.phrase !== undefined) playPhrase(config, list);
   for (let i = 0; i < faults; i++) {
     list.splice(random.below(list.length), 0, { kind: "fault", fault: faultOf(random) });
   }
   return list;
+}
+
+/** Puts a phrase in the place of some operations. */
+function playPhrase(config, list) {
+  const random = new Random(config.seed * 16 + 9);
+  const { clusterSize, lengthBytes, prefillBytes = 0 } = config;
+  const first = Math.floor(prefillBytes / clusterSize);
+  const last = Math.floor(lengthBytes / clusterSize) - 1;
+  const places = random.shuffled(Array.from({ length: last - first + 1 }, (_, i) => first + i));
+  const [a = first, b = a, c = b] = places;
+  const phrase = PHRASES[config.phrase].map(([kind, cluster, more], index) => ({
+    kind,
+    ...(cluster === undefined
+      ? {}
+      : { offset: { a, b, c }[cluster] * clusterSize, length: clusterSize }),
+    ...(kind === "write" || kind === "compressed" ? { tag: PHRASE_TAG + index } : {}),
+    ...(kind === "compressed" ? { noise: 40 } : {}),
+    wait: true,
+    ...more,
+  }));
+  list.splice(random.below(list.length - phrase.length), phrase.length, ...phrase);
 }
 
 function operation(config, random, hot, tag) {

@@ -2,9 +2,12 @@
 // hold afterwards.
 import { BlockError } from "@blocklayer/bytes";
 import { SimDisk } from "@blocklayer/sim";
+import { atOnce } from "./at-once.mjs";
 import { GuestRun, Violation } from "./guest-run.mjs";
 import { asViolation, Inspector } from "./inspect.mjs";
 import { createImage, Stack } from "./stack.mjs";
+
+const SECTOR = 512;
 
 /**
  * Runs a list of operations.
@@ -22,14 +25,14 @@ export async function runSchedule(config, operations) {
     return run.ended ? { clean: false, failed: true } : finish(run);
   });
   if (run.violation !== undefined) throw run.violation;
-  const leaks = await judge(run, end.clean);
+  const leaks = await judge(run, end);
   return { completions: stack.scheduler?.completed ?? 0, failed: end.failed, leaks };
 }
 
 /** Runs work under the stack's scheduler. What it throws, a deadlock too, is a Violation. */
 export async function schedule(stack, work) {
   try {
-    return await (stack.scheduler === undefined ? work() : stack.scheduler.run(work));
+    return await (stack.scheduler === undefined ? atOnce(work) : stack.scheduler.run(work));
   } catch (error) {
     throw asViolation("the run did not end as it must", error);
   }
@@ -50,9 +53,10 @@ async function finish(run) {
     // A read may need room in a cache, for which a node that failed does not write.
     if (!failed || !(error instanceof BlockError)) throw asViolation("reading at the end", error);
   }
+  const wroteCompressed = stack.statistics.compressedWrites > 0;
   const flushed = await succeeds(() => run.guest.flush(), failed);
   const closed = await succeeds(() => stack.close(), failed);
-  return { clean: !failed && flushed && closed, failed };
+  return { clean: !failed && flushed && closed, failed, wroteCompressed };
 }
 
 async function succeeds(work, failed) {
@@ -75,8 +79,13 @@ function refuseLeftovers(stack) {
 }
 
 /** What lies on the disk now, and what a power failure would leave of it. */
-async function judge({ stack, reference, armed }, clean) {
+async function judge(run, { clean, wroteCompressed }) {
+  const { stack, reference, armed, mayLeak } = run;
   const { file, config } = stack;
+  // Readers of compressed data take whole sectors.
+  if (clean && wroteCompressed && file.lengthBytes % SECTOR !== 0) {
+    throw new Violation(`the file ends within a sector, at ${file.lengthBytes}`);
+  }
   const inspector = new Inspector(config);
   let most = 0;
   for (const [what, content] of [
@@ -84,10 +93,16 @@ async function judge({ stack, reference, armed }, clean) {
     ["what is durable of the file", file.durable],
   ]) {
     try {
-      const { bytes, leaks } = await inspector.look(new SimDisk({ content, volatileCache: false }));
+      const disk = new SimDisk({ content, volatileCache: false });
+      const { bytes, leaks } = await atOnce(() => inspector.look(disk));
       if (clean) reference.check(bytes);
       else reference.checkCrash(bytes);
       if (!armed && leaks > 0) throw new Violation(`${leaks} clusters leak, and nothing failed`);
+      if (clean && !mayLeak && !stack.failedToName && leaks > 0) {
+        throw new Violation(
+          `${leaks} clusters leak, and only writes of other things than names failed`,
+        );
+      }
       most = Math.max(most, leaks);
     } catch (error) {
       throw asViolation(`${what}, ${clean ? "after a clean end" : "after a failure"}`, error);

@@ -13,21 +13,24 @@ import { runPool } from "./pool.mjs";
  * @property {string} [defect]
  * @property {boolean} [shrink]
  * @property {number} [maxFailures] - stop after so many, by default 1
+ * @property {number} [budgetMs] - begin no more seeds after so long: what was asked for is then cut short
  * @property {(sum: Sum) => void} [onProgress] - called after each seed
  *
  * @typedef {object} Sum
  * @property {number} seeds
  * @property {import("./job.mjs").Totals} totals
- * @property {import("./job.mjs").Verdict[]} failures
+ * @property {import("./job.mjs").Verdict[]} failures - in the order of their seeds, from the lowest that fails
+ * @property {boolean} cutShort - the budget ended it
  * @property {number} milliseconds
  */
 
 /** @param {Wish} wish @returns {Promise<Sum>} */
 export async function simulate(wish) {
   const { workers, defect, states = Number.POSITIVE_INFINITY, maxFailures = 1 } = wish;
+  const { budgetMs = Number.POSITIVE_INFINITY } = wish;
   const begin = performance.now();
   /** @type {Sum} */
-  const sum = { seeds: 0, totals: {}, failures: [], milliseconds: 0 };
+  const sum = { seeds: 0, totals: {}, failures: [], cutShort: false, milliseconds: 0 };
   const onVerdict = (verdict) => {
     sum.seeds++;
     for (const [name, count] of Object.entries(verdict.totals)) {
@@ -36,9 +39,15 @@ export async function simulate(wish) {
     if (verdict.failure !== undefined) sum.failures.push(verdict);
     sum.milliseconds = performance.now() - begin;
     wish.onProgress?.(sum);
-    return sum.failures.length < maxFailures && (sum.totals.states ?? 0) < states;
+    if (sum.failures.length >= maxFailures || (sum.totals.states ?? 0) >= states) return false;
+    sum.cutShort = sum.milliseconds >= budgetMs;
+    return !sum.cutShort;
   };
   await runPool(jobsOf(wish), { workers, ...(defect === undefined ? {} : { defect }), onVerdict });
+  const hasEnough = (sum.totals.states ?? 0) >= states || sum.failures.length >= maxFailures;
+  sum.cutShort &&= !hasEnough && sum.seeds < (wish.list?.length ?? wish.seeds ?? states);
+  // Seeds begin in their order, and what has begun is waited for: no lower seed fails than the first here.
+  sum.failures.sort((one, other) => one.seed - other.seed);
   return sum;
 }
 
@@ -54,7 +63,8 @@ function* jobsOf({ mode, first, seeds = Number.POSITIVE_INFINITY, list, qemuEver
 }
 
 /** The totals in one line. */
-export function summaryOf(mode, /** @type {Sum} */ { seeds, totals, failures, milliseconds }) {
+export function summaryOf(mode, /** @type {Sum} */ sum) {
+  const { seeds, totals, failures, cutShort, milliseconds } = sum;
   const seconds = milliseconds / 1000;
   const words = [`${mode}: ${seeds} seeds`];
   if (mode === "crashes") {
@@ -68,5 +78,7 @@ export function summaryOf(mode, /** @type {Sum} */ { seeds, totals, failures, mi
     words.push(`${Math.round(seeds / seconds)} seeds/s`);
   }
   words.push(`${seconds.toFixed(1)} s`, `${failures.length} violations`);
+  if (cutShort)
+    words.push("CUT SHORT: the time for it is over, and not all that was asked for ran");
   return words.join(", ");
 }

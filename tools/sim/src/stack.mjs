@@ -14,6 +14,9 @@ export const PREFILL_TAG = 0xf11;
 /** What the image calls its backing file. */
 export const BACKING_NAME = "backing.raw";
 
+/** Requests of guest data, by what the driver says before them. */
+const DATA_EVENTS = new Set(["read_aio", "write_aio", "write_compressed", "cow_read", "cow_write"]);
+
 /** Lets all promises go on as far as they get. */
 const settle = () => new Promise((resolve) => setImmediate(resolve));
 
@@ -71,12 +74,36 @@ export function openOptionsOf(/** @type {import("./config.mjs").SimConfig} */ co
   };
 }
 
+/** Whether a range of an image's file touches its header, its L1 table or its refcount table. */
+function touchesNames(bytes, start, end) {
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const clusterSize = 2 ** view.getUint32(20);
+  const l1 = Number(view.getBigUint64(40));
+  const refcountTable = Number(view.getBigUint64(48));
+  return [
+    [0, clusterSize],
+    [l1, l1 + 8 * view.getUint32(36)],
+    [refcountTable, refcountTable + clusterSize * view.getUint32(56)],
+  ].some(([from, to]) => start < to && from < end);
+}
+
 /** The image, the file below it, and the ways to open it. */
 export class Stack {
   /** @type {BlockGraph} */
   #graph;
   /** @type {import("@blocklayer/block-graph").BlockBackend} */
   backend;
+  /** What the codec made, to be recognised in a write. */
+  #payloads = [];
+  /**
+   * The compressed cache has been on from the start, so what is compressed was promised before it is written. With
+   * blocks larger than clusters a write may carry what a neighbour wrote before, and nothing can be said.
+   */
+  #gathers;
+  /** A write failed that names a table: the file may name it all the same, so its clusters stay taken. */
+  failedToName = false;
+  /** A write of gathered data failed while the image was open. */
+  #lostCompressed = false;
   /** The file may grow to any length again. */
   spaceIsBack = false;
 
@@ -88,6 +115,7 @@ export class Stack {
   constructor(config, image, trace) {
     this.config = config;
     const { alignment, seed, latency } = config;
+    this.#gathers = config.compressedCache === "on" && alignment <= config.clusterSize;
     this.scheduler = config.scheduled
       ? new SimScheduler({ seed, settle, maxCompletions: MAX_COMPLETIONS })
       : undefined;
@@ -109,7 +137,43 @@ export class Stack {
         return isFull() ? content.length + config.spaceBytes : Number.POSITIVE_INFINITY;
       },
     });
-    this.codec = simCodec(this.scheduler);
+    if (config.holds !== undefined) this.#listen(config.holds);
+    this.codec = simCodec(this.scheduler, (payload) => this.#payloads.push(payload));
+    this.#watchWrites();
+  }
+
+  /** Notes what the writes that fail were for. */
+  #watchWrites() {
+    const { file } = this;
+    const writev = file.writev.bind(file);
+    file.writev = (offset, source, options) => {
+      const note = (error) => {
+        if (this.#gathers && this.#carriesPayload(source)) this.#lostCompressed = true;
+        this.failedToName ||= touchesNames(file.bytes, offset, offset + source.lengthBytes);
+        throw error;
+      };
+      try {
+        const written = writev(offset, source, options);
+        return written instanceof Promise ? written.catch(note) : written;
+      } catch (error) {
+        return note(error);
+      }
+    };
+  }
+
+  #carriesPayload(source) {
+    const bytes = Buffer.from(source.toBytes());
+    return this.#payloads.some((payload) => bytes.includes(payload));
+  }
+
+  /** Has the file hear of what the driver is about to do, and hold guest data back. */
+  #listen({ oneIn, most }) {
+    const delays = new Random(this.config.seed * 16 + 8);
+    this.file.debugEvent = (event) => {
+      if (!DATA_EVENTS.has(event) || !delays.oneIn(oneIn)) return undefined;
+      const afterCompletions = delays.between(1, most);
+      return this.scheduler.schedule(event, () => undefined, { afterCompletions });
+    };
   }
 
   async open(cacheMode = this.config.compressedCache) {
@@ -127,6 +191,7 @@ export class Stack {
       qcow2DriverWith(this.codec),
     ];
     this.#graph = new BlockGraph({ drivers });
+    this.#lostCompressed = false;
     this.backend = await this.#graph.open({
       driver: "qcow2",
       file: { driver: "sim" },
@@ -138,6 +203,8 @@ export class Stack {
 
   /** Decides anew whether compressed writes are gathered. */
   setCache(mode) {
+    // From here on a write that fails may be that of a request which waits for it, and is told.
+    this.#gathers = false;
     return this.#graph.reopen(this.backend, { options: { "compressed-write-cache": mode } });
   }
 
@@ -145,9 +212,9 @@ export class Stack {
     return this.#graph.close();
   }
 
-  /** No flush may succeed any more: the node says so, or the disk has lost what it was given. */
+  /** No flush may succeed any more: the node says so, or it must, since what it was given is lost [C17]. */
   get hasFailed() {
-    return this.file.hasLostWrites || this.statistics.failed === true;
+    return this.file.hasLostWrites || this.#lostCompressed || this.statistics.failed === true;
   }
 
   /** The driver's own view of itself: locks, requests, failure. */

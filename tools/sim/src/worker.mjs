@@ -14,7 +14,8 @@ async function answer(message) {
       if (message.defect !== undefined) introduceDefect(message.defect);
       ({ runJob } = await import("./job.mjs"));
     }
-    process.send({ verdict: await runJob(message.job) });
+    const verdict = await runJob(message.job, (problem) => process.send({ run: { problem } }));
+    process.send({ verdict });
   } catch (error) {
     process.send({ crash: error.stack ?? String(error) });
   }

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { DEFECTS } from "../src/defects.mjs";
 import { catcherOf } from "./support.js";
@@ -8,5 +9,13 @@ const QUICK = Object.entries(DEFECTS).filter(([, { quick }]) => quick === true);
 describe("the simulator", () => {
   test.each(QUICK)("must catch the defect %s", async (name, { mode, seeds }) => {
     expect(await catcherOf(mode, name, seeds)).toBeLessThanOrEqual(seeds);
+  });
+
+  const hidden = Object.entries(DEFECTS).flatMap(([name, defect]) =>
+    defect.hidden === undefined ? [] : [{ name, ...defect.hidden }],
+  );
+  test.each(hidden)("must name a test that is there for the defect $name", (proof) => {
+    const file = new URL(`../../../packages/${proof.file}`, import.meta.url);
+    expect(readFileSync(file, "utf8")).toContain(`"${proof.test}"`);
   });
 });

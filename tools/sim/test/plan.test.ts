@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
+import { atOnce } from "../src/at-once.mjs";
 import { planOf } from "../src/job.mjs";
 import { dataOf, simplerOperations } from "../src/operations.mjs";
 import { programOf, reportOf } from "../src/report.mjs";
@@ -52,6 +53,8 @@ describe("planOf()", () => {
         `${mode} ${kind} true`,
         `${mode} ${kind} false`,
       ]),
+      ...["reuse", "append", "keep"].map((phrase) => `${mode} phrase ${phrase}`),
+      `${mode} holds`,
       ...["grow", "cache", "cycle"].map((kind) => `${mode} ${kind} true`),
       `${mode} fault undefined`,
     ]);
@@ -74,6 +77,19 @@ test("simplerOperations() must end", () => {
     steps++;
   }
   expect(steps).toBeLessThan(100);
+});
+
+describe("atOnce()", () => {
+  test("must return what the work returns, and throw what it throws", async () => {
+    expect(await atOnce(async () => Promise.resolve(3))).toBe(3);
+    await expect(atOnce(async () => Promise.reject(new Error("its own")))).rejects.toThrow(
+      "its own",
+    );
+  });
+
+  test("must tell of work that waits for what never happens", async () => {
+    await expect(atOnce(() => new Promise(() => {}))).rejects.toThrow("never happens");
+  });
 });
 
 describe("a failure", () => {
