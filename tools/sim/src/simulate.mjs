@@ -11,6 +11,7 @@ import { runPool } from "./pool.mjs";
  * @property {number} [qemuEvery]
  * @property {number} workers
  * @property {string} [defect]
+ * @property {string} [program] - what the processes run: see pool.mjs
  * @property {boolean} [shrink]
  * @property {number} [maxFailures] - stop after so many, by default 1
  * @property {number} [budgetMs] - begin no more seeds after so long: what was asked for is then cut short
@@ -26,7 +27,7 @@ import { runPool } from "./pool.mjs";
 
 /** @param {Wish} wish @returns {Promise<Sum>} */
 export async function simulate(wish) {
-  const { workers, defect, states = Number.POSITIVE_INFINITY, maxFailures = 1 } = wish;
+  const { workers, defect, program, states = Number.POSITIVE_INFINITY, maxFailures = 1 } = wish;
   const { budgetMs = Number.POSITIVE_INFINITY } = wish;
   const begin = performance.now();
   /** @type {Sum} */
@@ -43,7 +44,12 @@ export async function simulate(wish) {
     sum.cutShort = sum.milliseconds >= budgetMs;
     return !sum.cutShort;
   };
-  await runPool(jobsOf(wish), { workers, ...(defect === undefined ? {} : { defect }), onVerdict });
+  await runPool(jobsOf(wish), {
+    workers,
+    ...(defect === undefined ? {} : { defect }),
+    ...(program === undefined ? {} : { program }),
+    onVerdict,
+  });
   const hasEnough = (sum.totals.states ?? 0) >= states || sum.failures.length >= maxFailures;
   sum.cutShort &&= !hasEnough && sum.seeds < (wish.list?.length ?? wish.seeds ?? states);
   // Seeds begin in their order, and what has begun is waited for: no lower seed fails than the first here.

@@ -11,6 +11,15 @@ describe("the simulator", () => {
     expect(await catcherOf(mode, name, seeds)).toBeLessThanOrEqual(seeds);
   });
 
+  test("must have a defect for each order between writes that the driver keeps", async () => {
+    const index = import.meta.resolve("@blocklayer/qcow2");
+    const orders: object = await import(new URL("writeback/order.js", index).href);
+    const taken = Object.values(DEFECTS).map(
+      ({ find }) => /^export function (\w+)/.exec(find)?.[1],
+    );
+    expect(Object.keys(orders).filter((name) => !taken.includes(name))).toEqual([]);
+  });
+
   const hidden = Object.entries(DEFECTS).flatMap(([name, defect]) =>
     defect.hidden === undefined ? [] : [{ name, ...defect.hidden }],
   );
