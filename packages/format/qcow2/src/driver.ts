@@ -65,6 +65,7 @@ import { readyForWriting } from "./repair/dirty-image.js";
 import { reloadImage, repairOpenImage } from "./repair/open-image.js";
 import { DamageError } from "./refcount/damage.js";
 import { Qcow2Snapshots } from "./snapshot/control.js";
+import { statisticsOf, withCompressedCacheRow } from "./statistics.js";
 import {
   settleCompressedCache,
   wantsCompressedCache,
@@ -302,30 +303,11 @@ export class Qcow2Driver implements BlockDriver {
   formatInfo(): MaybePromise<FormatInfo> {
     this.#refuseClosed("info");
     const info = imageInfoOf(this.#image.file, this.#image.header);
-    return wantsCompressedCache(this.#image) ? andThen(info, withCompressedCache) : info;
+    return wantsCompressedCache(this.#image) ? andThen(info, withCompressedCacheRow) : info;
   }
 
   statistics(): Readonly<Record<string, number | boolean | string>> {
-    const { l2, refcounts, counters, inFlight, failure } = this.#image;
-    return {
-      ...compressedCacheStatistics(this.#image),
-      l2CacheHits: l2.stats.hits,
-      l2CacheMisses: l2.stats.misses,
-      l2CacheWrites: l2.stats.writes,
-      l2CacheEvictions: l2.stats.evictions,
-      refcountCacheHits: refcounts.stats.hits,
-      refcountCacheMisses: refcounts.stats.misses,
-      refcountCacheWrites: refcounts.stats.writes,
-      compressedReads: counters.compressedReads,
-      compressedWrites: counters.compressedWrites,
-      allocatedClusters: counters.allocatedClusters,
-      cowBytes: counters.cowBytes,
-      coolingClusters: inFlight.coolingCount,
-      requestsInFlight: inFlight.activeCount,
-      pendingAllocations: this.#image.pending.size,
-      imageLocked: this.#image.lock.locked,
-      failed: failure !== undefined,
-    };
+    return statisticsOf(this.#image);
   }
 
   async check(options: CheckOptions = {}): Promise<CheckResult> {
@@ -465,29 +447,6 @@ export class Qcow2Driver implements BlockDriver {
     if (!this.#closed) return;
     throw new BlockError("ECLOSED", `${op}: the image is closed`, { op });
   }
-}
-
-/** What `info` says when compressed writes are gathered [S13]: a row that qemu-img does not have. */
-function withCompressedCache(info: FormatInfo): FormatInfo {
-  return { ...info, data: { ...info.data, "compressed-write-cache": true } };
-}
-
-function compressedCacheStatistics(
-  image: Qcow2Image,
-): Readonly<Record<string, number | boolean | string>> {
-  const { compressedCache: cache } = image;
-  const { clusters = 0, bytes = 0, buffers = 0, hits = 0 } = cache?.contents ?? {};
-  return {
-    compressedCache: wantsCompressedCache(image),
-    compressedCacheClusters: clusters,
-    compressedCacheBytes: bytes,
-    compressedCacheBuffers: buffers,
-    compressedCacheHits: hits,
-    compressedCacheWrites: cache?.stats.writes ?? 0,
-    compressedCacheFlushedClusters: cache?.stats.flushedClusters ?? 0,
-    compressedCachePaddedBytes: cache?.stats.paddedBytes ?? 0,
-    compressedCacheAvoidedReadModifyWrites: cache?.stats.avoidedReadModifyWrites ?? 0,
-  };
 }
 
 function capabilitiesOf({ readOnly, geometry }: Qcow2Image): BlockCapabilities {
