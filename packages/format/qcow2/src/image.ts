@@ -216,6 +216,12 @@ export class Qcow2Image {
     this.geometry = geometryOf(this.header);
   }
 
+  /** Another header altogether: what it lacks, such as a backing file, is gone. */
+  setHeader(header: Qcow2Header): void {
+    this.header = header;
+    this.geometry = geometryOf(header);
+  }
+
   /** Whether an offset cannot be that of a whole cluster. */
   badClusterOffset(hostOffset: HostOffset): boolean {
     const clusters = hostOffset * this.perCluster;

@@ -5,6 +5,7 @@ import { openMemory } from "@blocklayer/memory";
 import { crashStates, SimDisk, stampedBytes, Trace } from "@blocklayer/sim";
 import { describe, expect, test } from "vitest";
 import { checkQcow2, openQcow2, readHeader } from "../src/index.js";
+import { EXTENSION } from "../src/header/header.js";
 import { stepsTo } from "../src/header/replace.js";
 import { createInMemory } from "./support/images.js";
 
@@ -49,6 +50,21 @@ describe("changeBacking()", () => {
         compat === "v3" ? 8 : 0,
       ]);
     }
+  });
+
+  test("must take the name away for good: a header that is written later does not bring it back", async () => {
+    const memory = await createInMemory({
+      size: 64 * KIB,
+      backing_file: "old.raw",
+      backing_fmt: "raw",
+    });
+    const disk = await openQcow2({ file: directChild(memory), backing: base() });
+    await disk.bitmaps.add("b0");
+    await disk.changeBacking(undefined);
+    await disk.close(); // stores the bitmap, and names its directory in the header
+    const { backingFilename, backingFormat, extensions } = await readHeader(directChild(memory));
+    expect([backingFilename, backingFormat]).toEqual([undefined, undefined]);
+    expect(extensions.map(({ type }) => type)).toContain(EXTENSION.bitmaps);
   });
 
   test("must refuse names that do not fit before anything is written", async () => {

@@ -41,7 +41,7 @@ export async function replaceHeader(image: Qcow2Image, next: Qcow2Header): Promi
     throw cause;
   }
   const { backingFileOffset, backingFileSize } = layoutOf(next);
-  image.changeHeader({ ...next, backingFileOffset, backingFileSize });
+  image.setHeader({ ...next, backingFileOffset, backingFileSize });
 }
 
 /** A write of whole sectors. */
