@@ -117,3 +117,33 @@ describe("writeZeroes() without subclusters", () => {
     expect(await findingsOf(memory)).toEqual([]);
   });
 });
+
+describe("writeZeroes() in version 2", () => {
+  const CLUSTER_BYTES = 4096;
+  const given = { size: 8 * CLUSTER_BYTES, cluster_size: CLUSTER_BYTES, compat: "v2" };
+
+  test("must take whole clusters out of the image, as QEMU does, also when they need not go", async () => {
+    const memory = await createInMemory(given);
+    const disk = await openQcow2({ file: directChild(memory) });
+    await disk.writev(0, IoVector.of(new Uint8Array(3 * CLUSTER_BYTES).fill(7)));
+    await disk.writeZeroes(CLUSTER_BYTES, CLUSTER_BYTES + 512);
+    expect((await disk.blockStatus(CLUSTER_BYTES, CLUSTER_BYTES)).allocated).toBe(false);
+    expect((await disk.blockStatus(2 * CLUSTER_BYTES, CLUSTER_BYTES)).allocated).toBe(true);
+    await disk.close();
+    expect(await findingsOf(memory)).toEqual([]);
+  });
+
+  test("must not let a backing file show that the image names, and is open without", async () => {
+    const memory = await createInMemory({ ...given, backing_file: "b.raw", backing_fmt: "raw" });
+    const alone = await openQcow2({ file: directChild(memory) });
+    await alone.writev(0, IoVector.of(new Uint8Array(CLUSTER_BYTES).fill(7)));
+    await alone.writeZeroes(0, CLUSTER_BYTES, { mayUnmap: true });
+    await alone.close();
+    const backing = directChild(openMemory({ bytes: new Uint8Array(CLUSTER_BYTES).fill(9) }));
+    const disk = await openQcow2({ file: directChild(memory), backing });
+    const bytes = new Uint8Array(CLUSTER_BYTES);
+    await disk.readv(0, IoVector.of(bytes));
+    expect([...new Set(bytes)]).toEqual([0]);
+    await disk.close();
+  });
+});

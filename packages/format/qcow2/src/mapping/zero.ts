@@ -6,8 +6,8 @@
  * Version 3: clusters and subclusters get the zero flag. Whole clusters keep their host cluster unless it
  * may be given back; compressed ones always give theirs back. Subclusters of a compressed cluster cannot
  * have flags: they are written with zero bytes. Version 2 has no flag: what nothing holds is left alone
- * where no backing file shows through; what may be given back becomes unallocated where there is no backing
- * file at all; the rest is written with zero bytes.
+ * where no backing file shows through; what is there becomes unallocated where there is no backing file at
+ * all, as in QEMU also when it need not be given back; the rest is written with zero bytes.
  *
  * Parts of clusters (of subclusters, where there are any) are written, unless the rest of it reads as
  * zeroes and all of it has no data: then it gets the flag as a whole, as in QEMU. A range that reaches the
@@ -311,7 +311,8 @@ async function clearClusters(
       length = Math.min(length, alignUp(backing.lengthBytes - at, image.geometry.clusterSize));
       await writeZeroBytes(image, at, length, options);
     } else if (!bare) {
-      if (options.mayUnmap === true && backing === undefined) {
+      // An image that is open without its backing file must not show it later.
+      if (backing === undefined && image.header.backingFilename === undefined) {
         await unmapClusters(image, at, at + length, options.signal);
       } else await writeZeroBytes(image, at, length, options);
     }
