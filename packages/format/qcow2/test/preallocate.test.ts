@@ -125,6 +125,28 @@ describe("truncate() with preallocation", () => {
     });
   });
 
+  test.each(MODES)(
+    "must set aside the cluster that the old end cuts, with what it shows: %s",
+    async (mode) => {
+      const given = { backing_file: "b.raw", backing_fmt: "raw" };
+      const memory = await createInMemory({ size: 10 * KIB, cluster_size: 4096, ...given });
+      const backing = directChild(openMemory({ bytes: new Uint8Array(64 * KIB).fill(9) }));
+      const disk = await openQcow2({ file: reserving(memory).file, backing });
+      await disk.truncate(20 * KIB, { preallocation: mode, zeroWrite: true });
+      const bytes = new Uint8Array(20 * KIB);
+      await disk.readv(0, IoVector.of(bytes));
+      const expected = new Uint8Array(20 * KIB).fill(9, 0, 10 * KIB);
+      expect(Buffer.compare(bytes, expected)).toBe(0);
+      expect((await disk.blockStatus(8 * KIB, 12 * KIB)).allocated).toBe(true);
+      await disk.close();
+      expect(await checked(memory.bytes)).toMatchObject({
+        corruptions: 0,
+        leaks: 0,
+        allocatedClusters: 3,
+      });
+    },
+  );
+
   test("must leave the old disk or the new one after a crash [C1, C2, C5]", async () => {
     const { bytes: image } = await createInMemory({
       size: 8 * KIB,

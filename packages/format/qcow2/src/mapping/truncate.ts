@@ -139,9 +139,10 @@ async function fillNewPart(
   const io = signal === undefined ? {} : { signal };
   const showsBacking = zeroWrite && image.backing !== undefined;
   const whole = Math.min(alignUp(oldLength, image.geometry.clusterSize), lengthBytes);
-  if (showsBacking) await hideBacking(image, oldLength, whole);
+  // A cluster that the old end cuts may show the backing file in front of it. It is a part of what is set aside, too.
+  const isCutPlaced = preallocation !== "off" && image.backing !== undefined;
+  if (showsBacking || isCutPlaced) await hideBacking(image, oldLength, whole);
   if (preallocation !== "off") {
-    // A cluster that the old end cuts may show the backing file in front of it.
     const start = image.backing === undefined ? oldLength : whole;
     await preallocate(image, start, lengthBytes, preallocation, io);
   }
