@@ -152,6 +152,29 @@ describe("amend()", () => {
     expect(Buffer.compare(memory.bytes, before)).toBe(0);
   });
 
+  test("compat=0.10 must be possible for an image that says zstd while nothing is compressed", async () => {
+    const memory = await createInMemory({ size: 64 * KIB, compression_type: "zstd" });
+    const disk = await openQcow2({ file: directChild(memory) });
+    await disk.writev(0, IoVector.of(stampedBytes(3, 0, 8 * KIB)));
+    await amend(disk, { compat: "0.10" });
+    await disk.close();
+    const header = await readHeader(directChild(memory));
+    expect([header.version, header.incompatible]).toEqual([2, 0n]);
+    expect(await checked(directChild(memory))).toEqual({ corruptions: 0, leaks: 0 });
+  });
+
+  test("compat=0.10 must be refused before anything changes where a cluster is compressed by zstd", async () => {
+    const { bytes, content } = await sample({ compression_type: "zstd" });
+    const memory = openMemory({ bytes });
+    const disk = await openQcow2({ file: directChild(memory) });
+    await expect(amend(disk, { compat: "0.10" })).rejects.toThrow(
+      "Cannot downgrade an image with zstd compression type and existing compressed clusters",
+    );
+    expect(Buffer.compare(await contentOf(disk), content)).toBe(0);
+    await disk.close();
+    expect((await readHeader(directChild(memory))).version).toBe(3);
+  });
+
   test("must refuse counts that do not fit, and a block that is named twice", async () => {
     const { bytes } = await sample({});
     const table = Number(viewOf(bytes).getBigUint64(48));

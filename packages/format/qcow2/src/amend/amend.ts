@@ -18,7 +18,7 @@ import { flushLocked } from "../writeback/flush.js";
 import { prepareForWriting } from "../writeback/prepare.js";
 import type { AmendRequest } from "./options.js";
 import { type AmendProgress, changeRefcountWidth, refuseLargeCounts } from "./refcount-width.js";
-import { downgrade, upgrade } from "./version.js";
+import { downgrade, refuseOtherCompression, upgrade } from "./version.js";
 
 /** Where `compatible_features` lies in a version 3 header. */
 const HEADER_COMPATIBLE_POSITION = 80;
@@ -40,6 +40,7 @@ export async function amendImage(
   // Refcounts that were put off are in the file before a structure of them is replaced [C8].
   await markCleanLocked(image);
   const { refcountOrder } = request;
+  if (request.version < image.header.version) await refuseOtherCompression(image);
   if (refcountOrder !== image.header.refcountOrder) {
     await withLock(image, () => refuseLargeCounts(image, refcountOrder));
   }

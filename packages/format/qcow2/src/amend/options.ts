@@ -124,9 +124,9 @@ function refcountOrderOf(header: Qcow2Header, version: 2 | 3, options: OptionVal
   return order;
 }
 
-/** Features that version 2 has no place for. */
+/** Features that version 2 has no place for. Another compression matters only where something is compressed: version.ts. */
 function refuseDowngrade(header: Qcow2Header): void {
-  const incompatible = header.incompatible & ~INCOMPATIBLE.dirty;
+  const incompatible = header.incompatible & ~INCOMPATIBLE.dirty & ~INCOMPATIBLE.compressionType;
   if (incompatible !== 0n) {
     const bits = incompatible.toString(16);
     throw new UnsupportedError(

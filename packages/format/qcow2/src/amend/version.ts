@@ -8,7 +8,7 @@
  * disk.
  */
 import type { RequestOptions } from "@blocklayer/block-api";
-import { alignUp, IoVector } from "@blocklayer/bytes";
+import { alignUp, IoVector, UnsupportedError } from "@blocklayer/bytes";
 import { featureNameExtension, MIN_CLUSTER_BITS_FOR_NAMES } from "../create-options.js";
 import { ENTRY_KIND, type GuestOffset } from "../geometry.js";
 import {
@@ -58,6 +58,25 @@ function withFeatureNames(
     ({ type }) => type !== EXTENSION.backingFormat && type !== EXTENSION.featureNames,
   );
   return [...known, names, ...others];
+}
+
+/**
+ * Version 2 knows zlib only: an image of another compression can become one while nothing in it is compressed.
+ *
+ * @throws UnsupportedError
+ */
+export async function refuseOtherCompression(image: Qcow2Image): Promise<void> {
+  if (image.header.compressionType === COMPRESSION_TYPE.zlib) return;
+  const { virtualSize } = image.geometry;
+  for (let at: GuestOffset = 0; at < virtualSize; ) {
+    const { kind, lengthBytes } = await mapOnce(image, at, virtualSize - at);
+    if (kind === ENTRY_KIND.compressed) {
+      const message =
+        "Cannot downgrade an image with zstd compression type and existing compressed clusters";
+      throw new UnsupportedError(message, { op: "amend", node: image.nodeName, offset: at });
+    }
+    at += lengthBytes;
+  }
 }
 
 /** Makes a version 2 image. Requires: the header was found to have nothing that version 2 has no place for. */
