@@ -42,6 +42,8 @@ export interface DirtyRange {
  * inconsistent one with `EINVAL` (save `remove`).
  */
 export interface BitmapControl {
+  /** Whether this image can keep bitmaps at all: older versions of a format may not. */
+  readonly canStore: boolean;
   /** Bytes of the disk that the bitmaps are about. */
   readonly diskBytes: number;
   /** All of them, in the order in which they are stored. @throws CorruptImageError */

@@ -25,6 +25,10 @@ export class BackendBitmaps implements BitmapControl {
     this.#rights = rights;
   }
 
+  get canStore(): boolean {
+    return this.#driver.canStore;
+  }
+
   get diskBytes(): number {
     return this.#driver.diskBytes;
   }

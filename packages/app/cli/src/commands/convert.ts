@@ -5,7 +5,7 @@
  * nor an error nor a power cut leaves half a disk that could be taken for a whole one.
  */
 import type { BlockBackend } from "@blocklayer/block-graph";
-import { BlockError, hasCode } from "@blocklayer/bytes";
+import { BlockError, hasCode, UnsupportedError } from "@blocklayer/bytes";
 import {
   convertImage,
   ConvertTarget,
@@ -53,12 +53,15 @@ async function convertTo(
   terminal: Terminal,
 ): Promise<void> {
   const totalBytes = sources.reduce((sum, source) => sum + source.lengthBytes, 0);
+  const [first] = sources;
+  if (words.bitmaps && first !== undefined) refuseBitmaps(first, "Source lacks bitmap support");
   const target = await openTarget(words, totalBytes, terminal);
   if (target.backend.lengthBytes < totalBytes) {
     await target.abandon(); // nothing was written yet
     throw new BlockError("EINVAL", "output file is smaller than input file");
   }
   try {
+    if (words.bitmaps) refuseBitmaps(target.backend, targetLacksBitmaps(words));
     const targetBacking = targetBackingOf(words, target.backend);
     const { rateLimitBytesPerSecond } = words;
     await convertImage({
@@ -92,6 +95,15 @@ async function convertTo(
     const why = hasCode(error, "ECANCELED") ? "convert was interrupted" : reasonOf(error);
     throw new BlockError("EIO", `${why}; ${what}`, { cause: error });
   }
+}
+
+/** An image of a version without bitmaps is refused, also when there is no bitmap: before anything is copied. */
+function refuseBitmaps({ bitmaps }: BlockBackend, message: string): void {
+  if (bitmaps?.canStore !== true) throw new UnsupportedError(message, { op: "convert" });
+}
+
+function targetLacksBitmaps({ targetFormat }: Pick<ConvertWords, "targetFormat">): string {
+  return `Format driver '${targetFormat}' does not support bitmaps`;
 }
 
 /** Stored before the target counts as whole. */
@@ -154,15 +166,18 @@ async function openTarget(
 }
 
 /** Said before anything is made. Of the formats here only qcow2 has compressed clusters and bitmaps. */
-function refuseFormat({ bitmaps, compressed, targetFormat }: ConvertWords): void {
+function refuseFormat({ bitmaps, compressed, targetFormat, createOptions }: ConvertWords): void {
   if (!DRIVERS.some(({ name }) => name === targetFormat)) {
     throw new UsageError(`Unknown file format '${targetFormat}'`);
   }
   if (bitmaps && targetFormat !== "qcow2") {
-    throw new UsageError(`Format driver '${targetFormat}' does not support bitmaps`);
+    throw new UsageError(targetLacksBitmaps({ targetFormat }));
   }
   if (compressed && targetFormat !== "qcow2") {
     throw new UsageError("Compression not supported for this file format");
+  }
+  if (compressed && (createOptions["preallocation"] ?? "off") !== "off") {
+    throw new UsageError("Compression and preallocation not supported at the same time");
   }
 }
 

@@ -13,6 +13,10 @@ const SKIP: Difference = {
   why: "the message is one line, and tells what became of the target",
   stderr: /Cannot copy inconsistent bitmap 'gone'\. Try --skip-broken-bitmaps/,
 };
+const TARGET: Difference = {
+  why: "the message tells what became of the target",
+  stderr: /Format driver 'qcow2' does not support bitmaps; the incomplete 'v\.qcow2' was removed/,
+};
 const NO_BITMAPS: Difference = {
   why: "the message tells which format it is",
   stderr: /Operation add on bitmap b failed: Can't store persistent bitmaps to .*'raw'/,
@@ -58,6 +62,8 @@ export const BITMAP_CASES: readonly GoldenCase[] = [
   line("check z.qcow2"),
   line("convert --skip-broken-bitmaps -O qcow2 bits.qcow2 x.qcow2"),
   line("convert --bitmaps -O raw bits.qcow2 x.raw"),
+  line("convert --bitmaps -O qcow2 old.qcow2 v.qcow2"),
+  line("convert --bitmaps -O qcow2 -o compat=0.10 z.qcow2 v.qcow2", { differs: TARGET }),
   line("convert --bitmaps -O qcow2 bits.qcow2 data.qcow2 x.qcow2"),
   line("info --output=json marked.qcow2"),
   line("info marked.qcow2"),

@@ -15,6 +15,7 @@ export const CONVERT_CASES: readonly GoldenCase[] = [
     "v26.qcow2",
   ),
   disk("convert -c -W -O qcow2 -o compression_type=zstd top.qcow2 v27.qcow2", "v27.qcow2"),
+  line("convert -c -O qcow2 -o preallocation=metadata small.raw x.qcow2"),
   line("convert -c -O qcow2 -o compression_type=zstd,compat=0.10 data.raw x.qcow2"),
   disk("convert -c -W -m 16 -O qcow2 top.qcow2 v5.qcow2", "v5.qcow2"),
   line("convert -p -O qcow2 data.qcow2 v6.qcow2", { differs: STEPS }),

@@ -54,6 +54,10 @@ export class Qcow2Bitmaps implements BitmapControl {
     return this.#image.bitmaps;
   }
 
+  get canStore(): boolean {
+    return this.#image.geometry.version >= 3;
+  }
+
   get diskBytes(): number {
     return this.#image.geometry.virtualSize;
   }
@@ -132,8 +136,8 @@ export class Qcow2Bitmaps implements BitmapControl {
   }
 
   #newBitmap(name: string, { granularityBytes, recording = true }: DirtyBitmapOptions): Bitmap {
-    const { clusterSize, virtualSize, version } = this.#image.geometry;
-    if (version < 3) {
+    const { clusterSize, virtualSize } = this.#image.geometry;
+    if (!this.canStore) {
       throw this.#error("ENOTSUP", "Cannot store dirty bitmaps in qcow2 v2 files");
     }
     const granularity =
