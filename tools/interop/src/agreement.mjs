@@ -1,5 +1,14 @@
 // What blk and qemu-img must say alike about one and the same file.
+import { dirname } from "node:path";
 import { tryBlk, tryProgram } from "./programs.mjs";
+
+/**
+ * @typedef {object} Answer
+ * @property {number} status
+ * @property {unknown} [value] - the JSON that was printed
+ * @property {string} [stdout] - what was printed instead
+ * @property {string} [stderr]
+ */
 
 /**
  * Every question on which the two disagree; none when all is well.
@@ -12,21 +21,35 @@ import { tryBlk, tryProgram } from "./programs.mjs";
  * @returns {Promise<{about: string, blk: unknown, qemu: unknown}[]>}
  */
 export async function disagreements(image) {
+  const answers = await answersAbout(image);
+  return answers.filter(({ blk, qemu }) => !isSame(blk, qemu));
+}
+
+/**
+ * What both say about an image, ready to be compared.
+ *
+ * @param {string} image
+ * @returns {Promise<{about: "map" | "info" | "check", blk: Answer, qemu: Answer}[]>}
+ */
+export async function answersAbout(image) {
+  // QEMU looks for an external data file where it runs, blk where the image is: this makes it one place.
+  const where = { cwd: dirname(image) };
   const found = [];
   for (const question of ["map", "info", "check"]) {
     const words = [question, "--output=json", image];
     const blk = comparable(await tryBlk(...words));
-    let qemu = comparable(await tryProgram("qemu-img", words));
+    let qemu = comparable(await tryProgram("qemu-img", words, where));
     if (question === "info" && !isSame(blk, qemu)) {
-      qemu = comparable(await tryProgram("qemu-img", words));
+      qemu = comparable(await tryProgram("qemu-img", words, where));
       if (blk.value !== undefined) blk.value["actual-size"] = qemu.value?.["actual-size"];
     }
-    if (!isSame(blk, qemu)) found.push({ about: question, blk, qemu });
+    found.push({ about: question, blk, qemu });
   }
   return found;
 }
 
-function isSame(a, b) {
+/** Whether two answers are the same. */
+export function isSame(a, b) {
   return JSON.stringify(a) === JSON.stringify(b);
 }
 

@@ -7,6 +7,7 @@ import { Random } from "./content.mjs";
  * @property {number} offset - bytes
  * @property {number} length - bytes
  * @property {number} pattern - the byte that a write repeats
+ * @property {boolean} [fua] - a write that is on the disk before it counts as done
  */
 
 /**
@@ -40,8 +41,13 @@ export function guestOps({ seed, count, lengthBytes, clusterBytes, compressed, f
   return ops;
 }
 
-/** Half of the ranges are whole clusters, half of whole sectors, and now and then one of any bytes; some touch the end. */
-function someRange(random, lengthBytes, clusterBytes) {
+/**
+ * A range within a disk of the length. Half of the ranges are whole clusters, half of whole sectors, and now and then one of any bytes;
+ * some touch the end.
+ *
+ * @param {Random} random
+ */
+export function someRange(random, lengthBytes, clusterBytes) {
   const unit = random.pick([clusterBytes, clusterBytes, 512, 512, 1]);
   const longest = Math.min(lengthBytes, random.pick([1, 3, 9]) * Math.max(clusterBytes, 8192));
   const length = Math.max(unit, Math.floor((1 + random.below(longest)) / unit) * unit);
@@ -51,10 +57,10 @@ function someRange(random, lengthBytes, clusterBytes) {
 }
 
 /** The request in qemu-io's words. @param {GuestOp} op */
-export function qemuIoCommand({ kind, offset, length, pattern }) {
+export function qemuIoCommand({ kind, offset, length, pattern, fua }) {
   switch (kind) {
     case "write":
-      return `write -P ${pattern} ${offset} ${length}`;
+      return `write ${fua ? "-f " : ""}-P ${pattern} ${offset} ${length}`;
     case "compressed":
       return `write -c -P ${pattern} ${offset} ${length}`;
     case "zeroes":
@@ -71,10 +77,10 @@ export function qemuIoCommand({ kind, offset, length, pattern }) {
 }
 
 /** The request through the library. @param {import("@blocklayer/block-graph").BlockBackend} disk @param {GuestOp} op */
-export async function applyToDisk(disk, { kind, offset, length, pattern }) {
+export async function applyToDisk(disk, { kind, offset, length, pattern, fua }) {
   switch (kind) {
     case "write":
-      return disk.write(offset, new Uint8Array(length).fill(pattern));
+      return disk.write(offset, new Uint8Array(length).fill(pattern), fua ? { fua } : {});
     case "compressed":
       return disk.write(offset, new Uint8Array(length).fill(pattern), { compressed: true });
     case "zeroes":

@@ -50,11 +50,12 @@ export async function tryBlk(...words) {
  *
  * @param {string} program
  * @param {readonly string[]} words
+ * @param {{cwd?: string}} [where]
  * @returns {Promise<Outcome>}
  */
-export function tryProgram(program, words) {
+export function tryProgram(program, words, { cwd } = {}) {
   return new Promise((resolve) => {
-    execFile(program, words, { maxBuffer: 2 ** 28 }, (error, stdout, stderr) => {
+    execFile(program, words, { maxBuffer: 2 ** 28, cwd }, (error, stdout, stderr) => {
       const status = error === null ? 0 : typeof error.code === "number" ? error.code : -1;
       resolve({ status, stdout, stderr });
     });
