@@ -22,6 +22,8 @@ const ANNOUNCED: readonly DebugEvent[] = [
   "l1_grow_alloc_table",
   "l1_grow_write_table",
   "l1_grow_activate_table",
+  "l1_shrink_write_table",
+  "l1_shrink_free_l2_clusters",
   "l2_load",
   "l2_update",
   "l2_update_compressed",
@@ -48,6 +50,8 @@ const ANNOUNCED: readonly DebugEvent[] = [
   "cluster_alloc_bytes",
   "cluster_free",
   "cluster_alloc_space",
+  "vmstate_load",
+  "vmstate_save",
 ];
 
 /** What the graph announces of the writes and flushes that these events are about: met as well, failed in long runs. */

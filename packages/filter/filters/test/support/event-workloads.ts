@@ -10,6 +10,8 @@ export interface FaultGuest {
   readonly readAll: () => Promise<void>;
   readonly flush: () => Promise<void>;
   readonly truncate: (lengthBytes: number) => Promise<void>;
+  /** Writes bytes to the start of the VM state, and reads them again: as written, if both succeed. */
+  readonly vmState: (bytes: Uint8Array) => Promise<void>;
 }
 
 /** One run, and the image that it runs on. */
@@ -200,6 +202,40 @@ export const WORKLOADS: readonly FaultWorkload[] = [
       await stamped(guest, 2, 2 * KIB, 4 * KIB);
       await guest.truncate(66 * 32 * KIB);
       await stamped(guest, 3, 65 * 32 * KIB, 4 * KIB);
+      await guest.readAll();
+    },
+  },
+  {
+    name: "a shorter disk",
+    create: { size: 10 * 128 * KIB, cluster_size: KIB, refcount_bits: 16 },
+    open: tiny,
+    before: async (guest) => {
+      for (let table = 0; table < 10; table += 2) await stamped(guest, 1, table * 128 * KIB, 4 * KIB);
+    },
+    run: async (guest) => {
+      const end = 128 * KIB + 512;
+      await stamped(guest, 2, end - 512, KIB);
+      // The model's disk keeps its length: zeroes stand for what lies past the end.
+      await guest.zero(end, 9 * 128 * KIB - 512);
+      await guest.flush();
+      await guest.truncate(end);
+      await guest.readAll();
+      await stamped(guest, 3, 2 * KIB, 4 * KIB);
+      await guest.truncate(10 * 128 * KIB);
+      await guest.readAll();
+      await stamped(guest, 4, 4 * 128 * KIB, 4 * KIB);
+      await guest.readAll();
+    },
+  },
+  {
+    name: "VM state",
+    create: { size: 64 * KIB, cluster_size: 512, refcount_bits: 16 },
+    open: tiny,
+    before: async (guest) => stamped(guest, 1, 0, 8 * KIB),
+    run: async (guest) => {
+      await guest.vmState(stampedBytes(7, 0, 6 * KIB));
+      await stamped(guest, 2, 2 * KIB, 4 * KIB);
+      await guest.vmState(stampedBytes(8, 0, 40 * KIB));
       await guest.readAll();
     },
   },

@@ -131,6 +131,7 @@ class FaultRun {
       discard: (offset, length) => attempt(() => guest.discard(offset, length)),
       flush: () => attempt(() => guest.flush()),
       truncate: (length) => attempt(() => backend.truncate(length)),
+      vmState: (bytes) => attempt(() => this.#useVmState(backend, bytes)),
       readAll: () => attempt(() => this.#readAll(backend)),
     });
     await this.#attempt(() => this.#readAll(backend));
@@ -182,6 +183,13 @@ class FaultRun {
     const bytes = new Uint8Array(this.#reference.lengthBytes);
     bytes.set(await backend.read(0, backend.lengthBytes));
     this.#verify(() => this.#reference.check(bytes));
+  }
+
+  async #useVmState({ snapshots }: BlockBackend, bytes: Uint8Array): Promise<void> {
+    const read = new Uint8Array(bytes.length);
+    await snapshots?.writeVmState(0, IoVector.of(bytes));
+    await snapshots?.readVmState(0, IoVector.of(read));
+    this.#expect(Buffer.compare(read, bytes) === 0, "VM state reads as it was written");
   }
 
   /** Looks at an image as whoever opens it next: leaks at most, and what a crash may leave. */
