@@ -210,7 +210,8 @@ export const WORKLOADS: readonly FaultWorkload[] = [
     create: { size: 10 * 128 * KIB, cluster_size: KIB, refcount_bits: 16 },
     open: tiny,
     before: async (guest) => {
-      for (let table = 0; table < 10; table += 2) await stamped(guest, 1, table * 128 * KIB, 4 * KIB);
+      for (let table = 0; table < 10; table += 2)
+        await stamped(guest, 1, table * 128 * KIB, 4 * KIB);
     },
     run: async (guest) => {
       const end = 128 * KIB + 512;
