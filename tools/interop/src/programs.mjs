@@ -45,19 +45,24 @@ export async function tryBlk(...words) {
   return { status, stdout, stderr };
 }
 
+/** What a program that is killed after its time is said to have said. */
+export const DOES_NOT_END = "it does not end";
+
 /**
  * Runs one of QEMU's tools.
  *
  * @param {string} program
  * @param {readonly string[]} words
- * @param {{cwd?: string}} [where]
+ * @param {{cwd?: string, timeoutMs?: number}} [how] - what takes longer than `timeoutMs` is killed, and says so
  * @returns {Promise<Outcome>}
  */
-export function tryProgram(program, words, { cwd } = {}) {
+export function tryProgram(program, words, { cwd, timeoutMs = 0 } = {}) {
   return new Promise((resolve) => {
-    execFile(program, words, { maxBuffer: 2 ** 28, cwd }, (error, stdout, stderr) => {
+    const options = { maxBuffer: 2 ** 28, cwd, timeout: timeoutMs, killSignal: "SIGKILL" };
+    execFile(program, words, options, (error, stdout, stderr) => {
       const status = error === null ? 0 : typeof error.code === "number" ? error.code : -1;
-      resolve({ status, stdout, stderr });
+      const isKilled = error?.killed === true;
+      resolve({ status, stdout, stderr: isKilled ? `${stderr}${DOES_NOT_END}\n` : stderr });
     });
   });
 }

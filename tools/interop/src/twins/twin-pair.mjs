@@ -19,6 +19,9 @@ import { blk, tryBlk, tryProgram } from "../programs.mjs";
 import { reasonToPart } from "./deliberate.mjs";
 import { MarkedRanges } from "./marked-ranges.mjs";
 
+/** Steps take milliseconds: what takes this long does not end. */
+const TIMEOUT_MS = 60_000;
+
 /** A step at which the twins part, or a question that is answered differently. */
 export class Difference extends Error {
   /**
@@ -154,7 +157,10 @@ export class TwinPair {
     const folder = step.words[0] === "measure" ? this.theirs : this.ours;
     const ours = await tryBlk(...step.words.map((word) => word.replace(/^@/, `${folder}/`)));
     const words = step.words.map((word) => word.replace(/^@/, ""));
-    const theirs = await tryProgram("qemu-img", words, { cwd: this.theirs });
+    const theirs = await tryProgram("qemu-img", words, {
+      cwd: this.theirs,
+      timeoutMs: TIMEOUT_MS,
+    });
     this.#touch(step);
     this.#used.add(words[0]);
     if (/(^|,)-[bB],|extended_l2=on/.test(`${words}`)) this.#zeroesAreLoose = true;
@@ -280,7 +286,10 @@ export class TwinPair {
     const path = image.slice(1);
     const words = ["-f", "qcow2", ...ops.flatMap((op) => ["-c", qemuIoCommand(op)])];
     const ours = outcomesOf(await tryBlk("io", ...words, join(this.ours, path)), ops);
-    const run = await tryProgram("qemu-io", [...words, path], { cwd: this.theirs });
+    const run = await tryProgram("qemu-io", [...words, path], {
+      cwd: this.theirs,
+      timeoutMs: TIMEOUT_MS,
+    });
     const theirs = outcomesOf(run, ops);
     for (const [index, op] of ops.entries()) {
       if (ours[index].status === 0) this.marked.add(image, op);
