@@ -17,6 +17,8 @@ import { Rng } from "./support/rng.js";
 const RUNS = Number(process.env["BLOCKLAYER_CRASH_RUNS"] ?? 1);
 /** Images that are broken at random. */
 const MUTATIONS = 60 * RUNS;
+/** Those that once were lost, beyond the first. */
+const SAVED_SEEDS = [105, 475, 707];
 const MAX_SUBSETS = Number(process.env["BLOCKLAYER_CRASH_SUBSETS"] ?? 6);
 
 async function expectAllThere(
@@ -47,10 +49,15 @@ async function enumerate(bytes: Uint8Array, fix: RepairKind, seed: number): Prom
   const before = await viewAll(bytes);
   const { clusterBits } = await readHeader(directChild(new SimDisk({ content: bytes })));
   const clusters = bytes.length / 2 ** clusterBits;
-  const low = await countedTooLow(directChild(new SimDisk({ content: bytes })));
   const trace = new Trace();
   const file = new SimDisk({ content: bytes, trace });
   await repairQcow2(directChild(file), await readHeader(directChild(file)), { fix });
+  // What reaches behind the end of the file is counted once that is longer, with its part in the file: unsafe before, too.
+  const longer = new Uint8Array(Math.max(bytes.length, file.lengthBytes));
+  longer.set(bytes);
+  const low = await countedTooLow(directChild(new SimDisk({ content: bytes })));
+  for (const one of await countedTooLow(directChild(new SimDisk({ content: longer }))))
+    low.add(one);
   let states = 0;
   for (const state of crashStates(trace, { seed, maxSubsets: MAX_SUBSETS, tear: true })) {
     states++;
@@ -95,7 +102,8 @@ describe("repairQcow2() that a crash cuts off", () => {
         soundImage({ refcountOrder: 1 }).bytes,
       ];
       let states = 0;
-      for (let seed = 1; seed <= MUTATIONS; seed++) {
+      const first = Array.from({ length: MUTATIONS }, (_, i) => i + 1);
+      for (const seed of new Set([...first, ...SAVED_SEEDS])) {
         const rng = new Rng(seed);
         const bytes = mutate(rng.pick(sound), rng);
         try {

@@ -265,6 +265,7 @@ export class MappingMender implements EntryBounds {
       viewOf(bytes).setUint32(0, entry.high);
       viewOf(bytes).setUint32(4, entry.low);
       await this.#tables.plan.patch(move.at, bytes);
+      this.#keepSourceOf(move);
       this.mended++;
       const to = hex(hostOffsetOf(entry.high, entry.low));
       const where = `table entry at ${hex(move.at)}`;
@@ -272,18 +273,30 @@ export class MappingMender implements EntryBounds {
     }
   }
 
-  /** The entry for a copy; `undefined` when there is no more room for copies. */
-  async #moved({ kind, high, low }: Move): Promise<Entry | undefined> {
+  /** Where it is metadata, too, it may change: not before the entry that leads away from it is there. */
+  #keepSourceOf(move: Move): void {
     const { clusterSize } = this.geometry;
-    if (kind === "compressed") {
-      const from = compressedOffsetOf(this.geometry, high, low);
-      const length = compressedLengthOf(this.geometry, high, low);
-      const to = await this.#copy(kind, from, length);
-      if (to === undefined) return undefined;
-      return { high: compressedEntryHigh(this.geometry, to, length), low: compressedEntryLow(to) };
+    const [from, length] = this.#sourceOf(move);
+    const last = Math.floor((from + length - 1) / clusterSize);
+    for (let cluster = Math.floor(from / clusterSize); cluster <= last; cluster++) {
+      if (this.#uses.get(cluster) === 0) continue;
+      this.#tables.plan.keepUntil(move.at, cluster, clusterSize);
     }
-    const to = await this.#copy(kind, hostOffsetOf(high, low), clusterSize);
-    return to === undefined ? undefined : this.#entryFor(to, low & ZERO_LOW);
+  }
+
+  #sourceOf({ kind, high, low }: Move): [from: HostOffset, lengthBytes: number] {
+    const { geometry } = this;
+    if (kind !== "compressed") return [hostOffsetOf(high, low), geometry.clusterSize];
+    return [compressedOffsetOf(geometry, high, low), compressedLengthOf(geometry, high, low)];
+  }
+
+  /** The entry for a copy; `undefined` when there is no more room for copies. */
+  async #moved(move: Move): Promise<Entry | undefined> {
+    const [from, length] = this.#sourceOf(move);
+    const to = await this.#copy(move.kind, from, length);
+    if (to === undefined) return undefined;
+    if (move.kind !== "compressed") return this.#entryFor(to, move.low & ZERO_LOW);
+    return { high: compressedEntryHigh(this.geometry, to, length), low: compressedEntryLow(to) };
   }
 
   #entryFor(hostOffset: HostOffset, flags: number): Entry {

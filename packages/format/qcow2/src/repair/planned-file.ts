@@ -11,6 +11,7 @@
  * 3. Memory is bounded: whoever adds many changes asks `isLarge`, and commits.
  * 4. `append` never takes room that the file has: what lies there may be all that is left of something. Nor room that
  *    an entry names already.
+ * 5. What was copied does not change before the entry that names the copy is durable.
  */
 import type { BlockChild } from "@blocklayer/block-api";
 import {
@@ -23,6 +24,7 @@ import {
 } from "@blocklayer/bytes";
 import type { HostOffset } from "../geometry.js";
 import type { NamedBehindEnd } from "./behind-end.js";
+import { WriteOrder } from "./write-order.js";
 
 /** Changes that are worth committing early. */
 const MAX_PLANNED_BYTES = 64 * 2 ** 20;
@@ -39,6 +41,7 @@ export class PlannedFile {
   #end: number;
   /** Known before anything is appended. */
   #named: NamedBehindEnd | undefined;
+  #order: WriteOrder | undefined;
 
   constructor(file: BlockChild) {
     this.file = file;
@@ -160,6 +163,12 @@ export class PlannedFile {
     this.#named = named;
   }
 
+  /** Says that the planned entry at `entryAt` names a copy of a cluster, which is read where it lies until then. */
+  keepUntil(entryAt: HostOffset, cluster: number, clusterSize: number): void {
+    this.#order ??= new WriteOrder(clusterSize);
+    this.#order.keepUntil(entryAt, cluster);
+  }
+
   /** The first cluster of a run behind the end, which nothing names. */
   roomFor(clusterCount: number, clusterSize: number): number {
     const end = divideRoundUp(this.#end, clusterSize);
@@ -192,8 +201,12 @@ export class PlannedFile {
   async commit(): Promise<void> {
     await this.commitAppended();
     if (this.#sectors.size === 0) return;
-    await this.#write(() => true);
-    await this.file.flush();
+    const all = this.#sectors.keys();
+    for (const step of this.#order?.stepsFor(all) ?? [new Set(all)]) {
+      await this.#write((sector) => step.has(sector));
+      await this.file.flush();
+    }
+    this.#order = undefined;
   }
 
   /** Writes sectors in the order of the file, neighbours together, and forgets them. */

@@ -5,14 +5,15 @@
  *
  * 1. The new structure lies where the old refcounts and the references both say that nothing is: behind the end of
  *    the file, or in a free run when the file cannot grow. It counts itself.
- * 2. Its counts are the larger of the old ones, where they are known, and the references: nothing is lowered here.
+ * 2. Its counts are the largest of the old ones, where they are known, the references as planned, and those that the file
+ *    has until the plan is written: nothing is lowered here.
  * 3. Order: blocks and table, sync, header, sync. Before the header the old structure counts, behind it the new one;
  *    both name every cluster in use that the old one named.
  * 4. Memory: one block at a time, and the table.
  */
 import { assert, BlockError, divideRoundUp, viewOf, writeU64 } from "@blocklayer/bytes";
 import type { Examination } from "../check/check.js";
-import { CHUNK_LENGTH } from "../check/counters.js";
+import { CHUNK_LENGTH, type Counters } from "../check/counters.js";
 import { ENTRY_BYTES, type HostOffset, MAX_REFCOUNT_TABLE_BYTES } from "../geometry.js";
 import type { Qcow2Header } from "../header/header.js";
 import { type RefcountParts, setRefcount } from "./refcounts.js";
@@ -58,6 +59,12 @@ export function isTableShared({ geometry, references }: Examination, header: Qco
   return references.hasOverflow;
 }
 
+/** What is counted anew. */
+export interface RebuildParts extends RefcountParts {
+  /** References of the tables that are in the file still. */
+  readonly before: Counters;
+}
+
 /** Where the new structure goes: the table, then its blocks. */
 interface Structure {
   readonly start: number;
@@ -75,7 +82,7 @@ interface Structure {
  * @throws BlockError `EFBIG` when the table would be too long, `ENOSPC` when there is no room
  */
 export async function rebuildRefcounts(
-  parts: RefcountParts,
+  parts: RebuildParts,
   header: Qcow2Header,
 ): Promise<Qcow2Header> {
   const { geometry, plan } = parts;
@@ -111,13 +118,12 @@ async function switchHeader(
   await plan.file.flush();
 }
 
-/** The larger of what is stored and what is found. */
-function countOf({ references, stored }: RefcountParts, cluster: number): number {
-  return Math.max(references.counters.get(cluster), stored.get(cluster) ?? 0);
+function countOf({ references, stored, before }: RebuildParts, cluster: number): number {
+  return Math.max(references.counters.get(cluster), stored.get(cluster) ?? 0, before.get(cluster));
 }
 
 /** Finds room for the table and its blocks, which count each other. */
-function place(parts: RefcountParts): Structure {
+function place(parts: RebuildParts): Structure {
   const { geometry, plan } = parts;
   const { clusterSize, refcountBlockEntries: entries } = geometry;
   const used = usedBlocks(parts);
@@ -145,15 +151,16 @@ function place(parts: RefcountParts): Structure {
 }
 
 /** Indices of the blocks that count a cluster in use. */
-function usedBlocks(parts: RefcountParts): Set<number> {
-  const { references, stored, geometry } = parts;
+function usedBlocks(parts: RebuildParts): Set<number> {
+  const { references, stored, before, geometry } = parts;
   const entries = geometry.refcountBlockEntries;
   const used = new Set<number>();
   const { clusterCount } = references;
   for (let cluster = 0; cluster < clusterCount; ) {
     const chunk = Math.floor(cluster / CHUNK_LENGTH);
-    const isEmpty =
-      references.counters.chunk(chunk) === undefined && stored.counters.chunk(chunk) === undefined;
+    const isEmpty = [references.counters, stored.counters, before].every(
+      (counters) => counters.chunk(chunk) === undefined,
+    );
     const index = Math.floor(cluster / entries);
     const next = (index + 1) * entries;
     if (isEmpty) cluster = Math.max((chunk + 1) * CHUNK_LENGTH, cluster + 1);
@@ -165,7 +172,7 @@ function usedBlocks(parts: RefcountParts): Set<number> {
 }
 
 /** The first run of clusters that are free by both counts. */
-function freeRun(parts: RefcountParts, length: number): number {
+function freeRun(parts: RebuildParts, length: number): number {
   let free = 0;
   const whole = parts.references.wholeClusterCount;
   for (let cluster = 1; cluster < whole; cluster++) {
@@ -179,7 +186,7 @@ function freeRun(parts: RefcountParts, length: number): number {
   );
 }
 
-function blockOf(parts: RefcountParts, structure: Structure, index: number): Uint8Array {
+function blockOf(parts: RebuildParts, structure: Structure, index: number): Uint8Array {
   const { geometry, references } = parts;
   const entries = geometry.refcountBlockEntries;
   const block = new Uint8Array(geometry.clusterSize);

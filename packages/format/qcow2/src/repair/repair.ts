@@ -7,7 +7,8 @@
  *     `all`:  snapshot table ─▶ bitmaps ─▶ mapping tables        decided in a plan, nothing written
  *             ─▶ references of the plan ─▶ appended copies       written, synced; nobody names them yet
  *             ─▶ refcounts raised, or the structure built anew   durable
- *             ─▶ COPIED flags ─▶ the plan                        durable: now the tables say what the refcounts allow
+ *             ─▶ COPIED flags ─▶ the plan                        durable, by write-order.ts: now the tables say what the
+ *                                                                refcounts allow
  *             ─▶ refcounts lowered                               durable
  *             ─▶ a check of all of it ─▶ dirty and corrupt bits  cleared only when nothing is left
  *     `leaks`: references ─▶ refcounts lowered ─▶ COPIED flags, when nothing else is wrong
@@ -24,6 +25,7 @@ import type { BlockChild, CheckOptions, CheckResult, RepairKind } from "@blockla
 import { divideRoundUp, viewOf } from "@blocklayer/bytes";
 import { checkQcow2, countsOf, type Examination, examine, resultOf } from "../check/check.js";
 import { checkRefcountBlocks, compareRefcounts } from "../check/compare.js";
+import type { Counters } from "../check/counters.js";
 import { Findings } from "../check/findings.js";
 import { ENTRY_BYTES, geometryOf } from "../geometry.js";
 import { hasFeature, INCOMPATIBLE, type Qcow2Header } from "../header/header.js";
@@ -153,7 +155,7 @@ class Repair {
     const blocked = new Findings();
     const found = await examine(this.#file, this.header, this.#options);
     if (found instanceof Findings) return found;
-    const { stored: old } = found;
+    const { stored: old, references: before } = found;
     plan.avoid(await findNamedBehindEnd(plan, this.header, old, blocked, this.#options));
     if (blocked.checkErrors > 0) return blocked;
     await this.#mendTables(plan, blocked);
@@ -162,7 +164,7 @@ class Repair {
     seen.findings.append(blocked);
     if (seen.findings.checkErrors > 0) return seen.findings;
     await plan.commitAppended();
-    const counted = await this.#raise(seen, plan, clusters);
+    const counted = await this.#raise(seen, plan, clusters, before.counters);
     if (counted instanceof Findings) return counted;
     await this.#mendCopied(counted, plan, true);
     await plan.commit();
@@ -247,6 +249,7 @@ class Repair {
     seen: Examination,
     plan: PlannedFile,
     oldClusters: number,
+    before: Counters,
   ): Promise<Examination | Findings> {
     const { geometry, references, stored } = seen;
     const parts = { geometry, references, stored, plan };
@@ -265,7 +268,7 @@ class Repair {
       return seen;
     }
     this.#told.repaired(() => "Rebuilding refcount structure");
-    this.header = await rebuildRefcounts(parts, this.header);
+    this.header = await rebuildRefcounts({ ...parts, before }, this.header);
     this.#corruptionsFixed += left.corruptions;
     const again = await examine(plan.child, this.header, this.#options);
     if (again instanceof Findings) return again;

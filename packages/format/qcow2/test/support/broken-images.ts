@@ -48,6 +48,12 @@ export function imageWithSnapshot(extraBytes = 16): ImageBuilder {
   return image;
 }
 
+function bigEndian(offset: number): Uint8Array {
+  const bytes = new Uint8Array(8);
+  writeU64(viewOf(bytes), 0, offset);
+  return bytes;
+}
+
 const at = (cluster: number, clusterSize = 512): bigint => BigInt(cluster * clusterSize);
 
 export const BROKEN: readonly BrokenImage[] = [
@@ -138,6 +144,15 @@ export const BROKEN: readonly BrokenImage[] = [
       const image = imageWithSnapshot();
       const table = (CLUSTER.data + DATA - 4) * image.clusterSize;
       return image.field("l1TableOffset", table).bytes;
+    },
+  },
+  {
+    name: "guest data that a snapshot takes for an L2 table",
+    bytes: () => {
+      const image = imageWithSnapshot();
+      const first = CLUSTER.data + DATA - 4;
+      // The L2 table of the snapshot, as its L1 table: its first entry names guest data.
+      return image.raw(first * image.clusterSize, bigEndian((first + 2) * image.clusterSize)).bytes;
     },
   },
   {
