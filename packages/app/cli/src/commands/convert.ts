@@ -106,18 +106,24 @@ function targetLacksBitmaps({ targetFormat }: Pick<ConvertWords, "targetFormat">
   return `Format driver '${targetFormat}' does not support bitmaps`;
 }
 
-/** Stored before the target counts as whole. */
+/** Stored before the target counts as whole. A snapshot has no bitmaps of its own: as in qemu-img those of its image are copied. */
 async function copyBitmapsTo(
-  { skipBrokenBitmaps: skipBroken }: ConvertWords,
+  { sources: [name], open, skipBrokenBitmaps: skipBroken }: ConvertWords,
   [source]: readonly BlockBackend[],
   target: BlockBackend,
   terminal: Terminal,
 ): Promise<void> {
-  if (source === undefined) return;
-  const onSkipped = (name: string): void => {
-    terminal.err(`${terminal.programName}: warning: Skipping inconsistent bitmap '${name}'\n`);
+  if (source === undefined || name === undefined) return;
+  const onSkipped = (bitmap: string): void => {
+    terminal.err(`${terminal.programName}: warning: Skipping inconsistent bitmap '${bitmap}'\n`);
   };
-  await copyBitmaps(source, target, { skipBroken, onSkipped });
+  const { snapshot, ...openImageItself } = open;
+  const image = snapshot === undefined ? source : await openSource(name, openImageItself);
+  try {
+    await copyBitmaps(image, target, { skipBroken, onSkipped });
+  } finally {
+    if (image !== source) await image.close();
+  }
 }
 
 /** What went wrong, without the engine's remark that the target is incomplete: its fate is told here. */

@@ -61,6 +61,12 @@ export const BITMAP_CASES: readonly GoldenCase[] = [
   line("check bits.qcow2", { differs: LAYOUT }),
   line("check z.qcow2"),
   line("convert --skip-broken-bitmaps -O qcow2 bits.qcow2 x.qcow2"),
+  line("snapshot -c one bits.qcow2"),
+  line("convert --bitmaps -l one -O qcow2 bits.qcow2 of-one.qcow2", {
+    makes: "of-one.qcow2",
+    alike: "disk",
+  }),
+  line("bitmap --merge b1 -b of-one.qcow2 -F qcow2 bits.qcow2 b0"),
   line("convert --bitmaps -O raw bits.qcow2 x.raw"),
   line("convert --bitmaps -O qcow2 old.qcow2 v.qcow2"),
   line("convert --bitmaps -O qcow2 -o compat=0.10 z.qcow2 v.qcow2", { differs: TARGET }),
