@@ -20,7 +20,8 @@ function hasQemu(): boolean {
     execFileSync("qemu-img", ["--version"], { stdio: "ignore" });
     return true;
   } catch {
-    return false;
+    if (process.env["BLOCKLAYER_REQUIRE_QEMU"] === undefined) return false;
+    throw new Error("BLOCKLAYER_REQUIRE_QEMU is set, and there is no qemu-img");
   }
 }
 
