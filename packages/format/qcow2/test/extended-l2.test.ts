@@ -64,7 +64,7 @@ describeWithQemu("extended L2 entries beside qemu-io", () => {
         ],
       };
       const clean = "No errors were found on the image.";
-      expect(found, what).toEqual({
+      expect(found).toEqual({
         what,
         map: await mapOf(files.theirs),
         ours: 0,
