@@ -106,7 +106,10 @@ function targetLacksBitmaps({ targetFormat }: Pick<ConvertWords, "targetFormat">
   return `Format driver '${targetFormat}' does not support bitmaps`;
 }
 
-/** Stored before the target counts as whole. A snapshot has no bitmaps of its own: as in qemu-img those of its image are copied. */
+/**
+ * Stored before the target counts as whole. A snapshot has no bitmaps of its own: as in qemu-img those of its image
+ * are copied, also when the image's disk has got another length since.
+ */
 async function copyBitmapsTo(
   { sources: [name], open, skipBrokenBitmaps: skipBroken }: ConvertWords,
   [source]: readonly BlockBackend[],
@@ -120,7 +123,8 @@ async function copyBitmapsTo(
   const { snapshot, ...openImageItself } = open;
   const image = snapshot === undefined ? source : await openSource(name, openImageItself);
   try {
-    await copyBitmaps(image, target, { skipBroken, onSkipped });
+    const anyLength = image !== source && source.lengthBytes === target.lengthBytes;
+    await copyBitmaps(image, target, { skipBroken, onSkipped, anyLength });
   } finally {
     if (image !== source) await image.close();
   }

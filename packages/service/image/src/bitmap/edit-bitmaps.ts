@@ -3,7 +3,7 @@
  *
  * Above: the tool's `bitmap` and `convert --bitmaps`. Below: `BlockBackend.bitmaps`.
  */
-import type { BitmapControl } from "@blocklayer/block-api";
+import type { BitmapControl, DirtyRange } from "@blocklayer/block-api";
 import { BlockError, UnsupportedError } from "@blocklayer/bytes";
 import type { BlockBackend } from "@blocklayer/block-graph";
 
@@ -66,30 +66,52 @@ function bitmapsOf(disk: BlockBackend): BitmapControl {
   throw new UnsupportedError(message, { op: "bitmap", node: name });
 }
 
-/** Makes dirty in one bitmap what is dirty in another. @throws BlockError `EINVAL` for disks of two lengths */
+/**
+ * Makes dirty in one bitmap what is dirty in another.
+ *
+ * @param anyLength - what lies behind the end of the target's disk is left out
+ * @throws BlockError `EINVAL` for disks of two lengths, unless any will do
+ */
 async function mergeBitmap(
   source: BitmapControl,
   sourceName: string,
   target: BitmapControl,
   targetName: string,
+  anyLength = false,
 ): Promise<void> {
-  if (source.diskBytes !== target.diskBytes) {
-    const sizes = `destination size is ${target.diskBytes}, source size is ${source.diskBytes}`;
+  const end = target.diskBytes;
+  if (source.diskBytes !== end && !anyLength) {
+    const sizes = `destination size is ${end}, source size is ${source.diskBytes}`;
     const message = `Bitmaps are of different sizes (${sizes}) and can't be merged`;
     throw new BlockError("EINVAL", message, { op: "bitmap" });
   }
   for (let from = 0; ; ) {
     const ranges = await source.dirtyRanges(sourceName, from, RANGES_AT_ONCE);
-    await target.mark(targetName, ranges);
+    await target.mark(targetName, anyLength ? cutOff(ranges, end) : ranges);
     const last = ranges.at(-1);
     if (last === undefined) return;
     from = last.offset + last.lengthBytes;
   }
 }
 
-/** What becomes of bitmaps that are inconsistent: the copy fails, or goes on without them. */
+function cutOff(ranges: readonly DirtyRange[], end: number): readonly DirtyRange[] {
+  return ranges
+    .filter(({ offset }) => offset < end)
+    .map(({ offset, lengthBytes }) => ({
+      offset,
+      lengthBytes: Math.min(lengthBytes, end - offset),
+    }));
+}
+
+/** What becomes of bitmaps that do not simply fit. */
 export interface CopyBitmapsOptions {
+  /** When one is inconsistent the copy goes on without it, and does not fail. */
   readonly skipBroken?: boolean;
+  /**
+   * The disks may have different lengths: what a bitmap says of bytes behind the target's end is left out, and what
+   * it does not cover stays clean.
+   */
+  readonly anyLength?: boolean;
   /** Told of each one that is left out. */
   readonly onSkipped?: (name: string) => void;
 }
@@ -98,7 +120,7 @@ export interface CopyBitmapsOptions {
  * Copies all bitmaps of one image to another, which has none of their names, and stores them there. Those that
  * record go on to do so.
  *
- * @throws BlockError `EINVAL` when one is inconsistent and not to be skipped
+ * @throws BlockError `EINVAL` when one is inconsistent and not to be skipped; for disks of two lengths, unless any will do
  */
 export async function copyBitmaps(
   from: BlockBackend,
@@ -119,7 +141,7 @@ export async function copyBitmaps(
     }
     // It records from the end on: while its disk is copied, and merged, nothing is news.
     await target.add(name, { granularityBytes, recording: false });
-    await mergeBitmap(source, name, target, name);
+    await mergeBitmap(source, name, target, name, options.anyLength);
     if (recording) await target.setRecording(name, true);
   }
   await target.store();
