@@ -180,6 +180,8 @@ export interface AmendDriverOptions extends RequestOptions {
 export interface FormatInfo {
   readonly type: string;
   readonly clusterSizeBytes?: number;
+  /** Where in the format's own address space VM state begins; absent: the format keeps none. */
+  readonly vmStateOffset?: number;
   readonly dirty?: boolean;
   readonly corrupt?: boolean;
   readonly backingFilename?: string;

@@ -43,6 +43,7 @@ export function formatInfoOf(
   return {
     type: "qcow2",
     clusterSizeBytes: 2 ** header.clusterBits,
+    vmStateOffset: geometryOf(header).vmStateOffset,
     dirty: hasFeature(incompatible, INCOMPATIBLE.dirty),
     corrupt: isCorrupt,
     ...(backingFilename === undefined ? {} : { backingFilename }),

@@ -46,7 +46,7 @@ import {
   refuseAborted,
   refuseBadRange,
 } from "./request-checks.js";
-import { BackendSnapshots } from "./snapshots.js";
+import { BackendSnapshots, snapshotKeeper } from "./snapshots.js";
 
 const DEFAULT_CHUNK_BYTES: number = 256 * KiB;
 const FUA: WriteOptions = { fua: true };
@@ -192,11 +192,15 @@ export class BlockBackend implements AsyncDisposable {
     await this.#whileResizing("truncate", () => this.root.truncate(lengthBytes, options));
   }
 
-  /** Internal snapshots, where the root node's format keeps them. The node is at rest while they change. */
+  /**
+   * Internal snapshots, where the root node's format keeps them, or a node that it passes through: see
+   * `snapshotKeeper`. These nodes are at rest while they change.
+   */
   get snapshots(): SnapshotControl | undefined {
-    const { snapshots } = this.root.driver;
-    if (snapshots === undefined) return undefined;
-    this.#snapshots ??= new BackendSnapshots(this.root, snapshots, {
+    const keeper = snapshotKeeper(this.root);
+    const snapshots = keeper?.driver.snapshots;
+    if (keeper === undefined || snapshots === undefined) return undefined;
+    this.#snapshots ??= new BackendSnapshots(this.root, keeper, snapshots, {
       ...this.#rights,
       whileResizing: (work) => this.#whileResizing("apply snapshot", work),
     });

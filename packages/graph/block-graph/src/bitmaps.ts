@@ -69,6 +69,6 @@ export class BackendBitmaps implements BitmapControl {
   }
 
   #change(op: string, work: () => Promise<void>): Promise<void> {
-    return changeAtRest(this.#node, this.#rights, op, work);
+    return changeAtRest([this.#node], this.#rights, op, work);
   }
 }

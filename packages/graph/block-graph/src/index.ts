@@ -8,3 +8,4 @@ export type { GateRequest, OpenGate } from "./open-gate.js";
 export { type NodeOptions, parseImageOptions, parseJsonFilename } from "./options.js";
 export type { ReadableOptions } from "./readable.js";
 export type { ReopenOptions } from "./reopen.js";
+export { snapshotKeeper } from "./snapshots.js";

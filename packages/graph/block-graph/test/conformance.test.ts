@@ -9,39 +9,7 @@ import type {
 import { type DriverSource, driverSuite } from "@blocklayer/conformance";
 import { openMemory } from "@blocklayer/memory";
 import { type BlockBackend, BlockGraph } from "../src/index.js";
-
-/** A filter that does nothing, so that the suite's requests pass through its child handle. */
-class PassDriver implements BlockDriver {
-  readonly driverName = "pass";
-  readonly #child: BlockChild;
-
-  constructor(child: BlockChild) {
-    this.#child = child;
-  }
-
-  get lengthBytes(): number {
-    return this.#child.lengthBytes;
-  }
-
-  get limits(): BlockDriver["limits"] {
-    return this.#child.limits;
-  }
-
-  get capabilities(): BlockDriver["capabilities"] {
-    return this.#child.capabilities;
-  }
-
-  readv: BlockDriver["readv"] = (...request) => this.#child.readv(...request);
-  writev: BlockDriver["writev"] = (...request) => this.#child.writev(...request);
-  writeZeroes: BlockDriver["writeZeroes"] = (...request) => this.#child.writeZeroes(...request);
-  discard: BlockDriver["discard"] = (...request) => this.#child.discard(...request);
-  blockStatus: BlockDriver["blockStatus"] = (...request) => this.#child.blockStatus(...request);
-  truncate: BlockDriver["truncate"] = (...request) => this.#child.truncate(...request);
-  flushToOs(): MaybePromise<void> {}
-  flushToDisk(): void {}
-  reopen(_request: ReopenRequest): MaybePromise<void> {}
-  close(): MaybePromise<void> {}
-}
+import { PassDriver } from "./pass-driver.js";
 
 /** The same from outside: its flush and its close are those of the graph. */
 class OuterDriver extends PassDriver {

@@ -1,4 +1,4 @@
-import { IoVector } from "@blocklayer/bytes";
+import { assert, IoVector } from "@blocklayer/bytes";
 import {
   type BlockDriver,
   type DriverDefinition,
@@ -8,7 +8,8 @@ import {
   stringOption,
 } from "@blocklayer/block-api";
 import { describe, expect, it } from "vitest";
-import { BlockGraph } from "../src/index.js";
+import { BlockGraph, snapshotKeeper } from "../src/index.js";
+import { PassDriver } from "./pass-driver.js";
 import { TestStore, TestWorld } from "./test-store.js";
 
 const NEW = { name: "a", dateSeconds: 0, dateNanoseconds: 0 };
@@ -47,25 +48,42 @@ function setUp(): { world: TestWorld; graph: BlockGraph } {
     open: ({ options, readOnly }): BlockDriver =>
       new KeepingStore(world, stringOption(options, "filename") ?? "", readOnly),
   };
-  return { world, graph: new BlockGraph({ drivers: [world.driver, keeping] }) };
+  const pass: DriverDefinition = {
+    name: "pass",
+    kind: "filter",
+    openOptions: {},
+    open({ children }) {
+      assert(children.filtered !== undefined, "a filter has a child");
+      return new PassDriver(children.filtered);
+    },
+  };
+  return { world, graph: new BlockGraph({ drivers: [world.driver, keeping, pass] }) };
 }
 
 const DISK = { driver: "keeping", filename: "disk" } as const;
+/** The same below two filters. */
+const FILTERED = { driver: "pass", file: { driver: "pass", file: DISK } } as const;
+const DISKS = [
+  ["of the root", DISK],
+  ["below filters", FILTERED],
+] as const;
 
 describe("BlockBackend.snapshots", () => {
-  it("must be there exactly where the driver keeps some", async () => {
+  it.each(DISKS)("must be there exactly where a driver keeps some: %s", async (_, options) => {
     const { graph } = setUp();
-    const plain = await graph.open({ driver: "file", filename: "disk" });
-    expect(plain.snapshots).toBeUndefined();
-    const disk = await graph.open(DISK);
+    for (const plain of [{ driver: "file", filename: "disk" }] as const) {
+      expect((await graph.open(plain)).snapshots).toBeUndefined();
+      expect((await graph.open({ driver: "pass", file: plain })).snapshots).toBeUndefined();
+    }
+    const disk = await graph.open(options);
     expect(await disk.snapshots?.list()).toHaveLength(2);
     await graph.close();
   });
 
-  it("must change nothing while a request is in flight, and hold back new ones", async () => {
+  it.each(DISKS)("must change nothing while a request is in flight: %s", async (_, options) => {
     for (const change of ["create", "apply", "delete", "write VM state"] as const) {
       const { world, graph } = setUp();
-      const disk = await graph.open(DISK);
+      const disk = await graph.open(options);
       const control = disk.snapshots as SnapshotControl;
       let open = (): void => undefined;
       const held = new Promise<void>((resolve) => (open = resolve));
@@ -89,19 +107,24 @@ describe("BlockBackend.snapshots", () => {
     }
   });
 
-  it("apply() must hold the permission to resize when the disk changes its length", async () => {
-    const { world, graph } = setUp();
-    const disk = await graph.open(DISK);
-    const held: number[] = [];
-    world.hook = (call) => {
-      if (call === "apply") held.push(disk.root.permissions.held & PERMISSION.resize);
-    };
-    await disk.snapshots?.apply("1");
-    await disk.snapshots?.apply("2");
-    expect(held).toEqual([0, PERMISSION.resize]);
-    expect(disk.root.permissions.held & PERMISSION.resize).toBe(0);
-    await graph.close();
-  });
+  it.each(DISKS)(
+    "apply() must hold the permission to resize for another length: %s",
+    async (_, options) => {
+      const { world, graph } = setUp();
+      const disk = await graph.open(options);
+      const keeper = snapshotKeeper(disk.root);
+      expect(keeper?.driverName).toBe("keeping");
+      const held: (number | undefined)[] = [];
+      world.hook = (call) => {
+        if (call === "apply") held.push((keeper?.permissions.held ?? 0) & PERMISSION.resize);
+      };
+      await disk.snapshots?.apply("1");
+      await disk.snapshots?.apply("2");
+      expect(held).toEqual([0, PERMISSION.resize]);
+      expect((keeper?.permissions.held ?? 0) & PERMISSION.resize).toBe(0);
+      await graph.close();
+    },
+  );
 
   it("must be refused on a backend that is read-only, closed, or asked for no range", async () => {
     const { world, graph } = setUp();
@@ -124,9 +147,9 @@ describe("BlockBackend.snapshots", () => {
     await graph.close();
   });
 
-  it("a flush must cover VM state that was written", async () => {
+  it.each(DISKS)("a flush must cover VM state that was written: %s", async (_, options) => {
     const { world, graph } = setUp();
-    const disk = await graph.open(DISK);
+    const disk = await graph.open(options);
     await disk.flush();
     world.takeLog();
     await disk.snapshots?.writeVmState(0, IoVector.allocate(1));

@@ -29,6 +29,7 @@ export type {
   CreateImageResult,
   CreatePlan,
 } from "./create/types.js";
+export { diskFormatInfo } from "./info/disk-format-info.js";
 export { imageInfo, imageInfoChain, type ImageInfoOptions } from "./info/image-info.js";
 export { mapImage, type MapImageOptions } from "./info/map-image.js";
 export { measureImage, type MeasureImageOptions } from "./measure/measure-image.js";

@@ -1,5 +1,6 @@
 /** Commands about the disk as a whole, and those that are neither reads nor writes. */
-import type { FormatInfo, PreallocationMode } from "@blocklayer/block-api";
+import type { PreallocationMode } from "@blocklayer/block-api";
+import { diskFormatInfo } from "@blocklayer/image";
 import { recordLines } from "../output/info-text.js";
 import { type IoCommand, usageOf } from "./command.js";
 import { CommandError, reasonOf, ReportedError, storyOf } from "./errors.js";
@@ -114,13 +115,13 @@ const INFO: IoCommand = {
   leastWords: 0,
   mostWords: 0,
   async run(_, session) {
-    const { root, lengthBytes } = session.image.backend;
-    const format = await root.driver.formatInfo?.();
+    const { root } = session.image.backend;
+    const format = await diskFormatInfo(root);
     const clusterSize = format?.clusterSizeBytes ?? 0;
     session.print(
       `format name: ${root.driverName}\n` +
         `cluster size: ${sizeText(clusterSize)}\n` +
-        `vm state offset: ${sizeText(vmStateOffset(format, lengthBytes))}\n`,
+        `vm state offset: ${sizeText(format?.vmStateOffset ?? 0)}\n`,
     );
     if (format === undefined || Object.keys(format.data).length === 0) return true;
     const lines = ["Format specific information:", ...recordLines(format.data, 1)];
@@ -222,18 +223,6 @@ async function allocationAt(
     length += next.lengthBytes;
   }
   return [length, first.allocated];
-}
-
-/**
- * Where QEMU keeps a machine's state in the image: in the first place behind the disk that an L1 entry of its own
- * covers.
- */
-function vmStateOffset(format: FormatInfo | undefined, lengthBytes: number): number {
-  const cluster = format?.clusterSizeBytes;
-  if (format?.type !== "qcow2" || cluster === undefined) return 0;
-  const entryBytes = format.data["extended-l2"] === true ? 16 : 8;
-  const covered = (cluster / entryBytes) * cluster;
-  return Math.ceil(lengthBytes / covered) * covered;
 }
 
 function withHex(value: number): string {

@@ -130,7 +130,26 @@ export const NO_WARNING: Difference = {
 };
 export const NO_SNAPSHOTS: Difference = {
   why: "the message names the format",
-  stderr: /^blk: Failed to load snapshot: format 'raw' cannot show an internal snapshot\n$/,
+  stderr:
+    /^blk: Failed to load snapshot: format '(raw|blkdebug)' cannot show an internal snapshot\n$/,
+};
+export const NAMED_BY_FILE: Difference = {
+  why: "an image below other nodes is named by its file, and its size is known",
+  stdout: /^image: shots.qcow2\n.*\ncluster_size: 65536\nSnapshot list:\n.* through .*\n$/s,
+};
+export const APPLIED_BELOW: Difference = {
+  why: "qemu-img 7.2 aborts in the middle",
+  status: 0,
+};
+export const NOT_FOUND_BELOW: Difference = {
+  why: "qemu-img 7.2 aborts in the middle",
+  status: 1,
+  stderr:
+    /^blk: Could not apply snapshot 'none': Failed to load snapshot: No such file or directory\n$/,
+};
+export const NO_BITMAPS_BELOW: Difference = {
+  why: "the message tells which format it is",
+  stderr: /Operation add on bitmap b failed: Can't store persistent bitmaps to .*'(raw|blkdebug)'/,
 };
 export const NO_DATA_FILE: Difference = {
   why: "the message tells what cannot be, whatever was asked for",

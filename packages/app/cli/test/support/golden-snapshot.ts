@@ -1,17 +1,22 @@
 /** `snapshot`, and `convert -l`: what they change is compared as a disk, and by `info`. */
 import {
+  APPLIED_BELOW,
   FORCE_SHARE,
+  NAMED_BY_FILE,
+  NO_BITMAPS_BELOW,
   NO_DATA_FILE,
   NO_OBJECT,
   NO_REFCOUNT,
   NO_SNAPSHOTS,
   NO_WARNING,
+  NOT_FOUND_BELOW,
   PARAM,
 } from "./differences.js";
 import { type GoldenCase, line } from "./golden-case.js";
 
 /** Lists show when a snapshot was taken: the two programs take theirs one after the other. */
-const list = (words: string): GoldenCase => line(words, { hidesDates: true });
+const list = (words: string, more: Omit<GoldenCase, "words"> = {}): GoldenCase =>
+  line(words, { hidesDates: true, ...more });
 /** A change: the disk is the same afterwards, and so is the list. */
 const change = (action: string, more: Omit<GoldenCase, "words"> = {}): readonly GoldenCase[] => [
   line(`snapshot ${action} shots.qcow2`, { makes: "shots.qcow2", alike: "disk", ...more }),
@@ -25,6 +30,13 @@ const shown = (param: string, more: Omit<GoldenCase, "words"> = {}): GoldenCase 
   });
 const notShown = (param: string): GoldenCase =>
   line(`convert -l ${param} -O raw shots.qcow2 none.raw`);
+
+/** The image below nodes that keep no snapshots. */
+const THROUGH = [
+  "driver=blkdebug,image.driver=qcow2,image.file.filename=shots.qcow2",
+  "driver=raw,file.driver=qcow2,file.file.filename=shots.qcow2",
+  "driver=raw,file.driver=blkdebug,file.image.driver=qcow2,file.image.file.filename=shots.qcow2",
+];
 
 export const SNAPSHOT_CASES: readonly GoldenCase[] = [
   line("snapshot -l shots.qcow2"),
@@ -81,6 +93,29 @@ export const SNAPSHOT_CASES: readonly GoldenCase[] = [
   ...change("-c a-name-that-is-longer-than-its-column"),
   ...change("-a é"),
   ...change("-d é"),
+  ...THROUGH.flatMap((image) => [
+    line(`snapshot --image-opts -c through ${image}`, { makes: "shots.qcow2", alike: "disk" }),
+    list(`snapshot --image-opts -l ${image}`),
+    list(`info --image-opts ${image}`, { differs: NAMED_BY_FILE }),
+    line("resize shots.qcow2 2M"),
+    ...(image.includes("blkdebug")
+      ? [
+          line(`snapshot --image-opts -a through ${image}`, { differs: APPLIED_BELOW }),
+          line(`snapshot --image-opts -a none ${image}`, { differs: NOT_FOUND_BELOW }),
+        ]
+      : [
+          line(`snapshot --image-opts -a through ${image}`, {
+            makes: "shots.qcow2",
+            alike: "disk",
+          }),
+          line(`snapshot --image-opts -a none ${image}`),
+        ]),
+    line(`snapshot --image-opts -d through ${image}`, { makes: "shots.qcow2", alike: "disk" }),
+    line(`snapshot --image-opts -d none ${image}`),
+    list("snapshot -l shots.qcow2"),
+    line(`convert --image-opts -l small -O raw ${image} none.raw`, { differs: NO_SNAPSHOTS }),
+    line(`bitmap --image-opts --add ${image} b`, { differs: NO_BITMAPS_BELOW }),
+  ]),
   line("check shots.qcow2"),
   line("snapshot -c x noted.qcow2"),
   line("snapshot -a x noted.qcow2"),

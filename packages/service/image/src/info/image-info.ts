@@ -8,6 +8,7 @@
 import { BlockError } from "@blocklayer/bytes";
 import type { FormatInfo } from "@blocklayer/block-api";
 import type { BlockBackend, BlockNode } from "@blocklayer/block-graph";
+import { diskFormatInfo } from "./disk-format-info.js";
 import { nameOfOptions, resolveName } from "../open/filename.js";
 import { fileOpenGate } from "../open/open-gate.js";
 import { openImage } from "../open/open-image.js";
@@ -74,7 +75,7 @@ export async function imageInfoChain(
 /** What is known about an open image. Snapshots and the like come from its driver. */
 async function backendInfo(backend: BlockBackend, filename: string): Promise<ImageInfo> {
   const { root } = backend;
-  const format = await root.driver.formatInfo?.();
+  const format = await diskFormatInfo(root);
   const actualSize = await allocatedBytesOf(root);
   return {
     filename,

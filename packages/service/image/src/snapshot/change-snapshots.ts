@@ -9,6 +9,7 @@
 import type { InternalSnapshot, SnapshotControl, SnapshotSelector } from "@blocklayer/block-api";
 import { UnsupportedError } from "@blocklayer/bytes";
 import type { BlockBackend } from "@blocklayer/block-graph";
+import { diskFormatInfo } from "../info/disk-format-info.js";
 import type { SnapshotInfo } from "../info/types.js";
 
 /** Options of `createSnapshot`. */
@@ -50,7 +51,7 @@ export async function deleteSnapshot(
 /** All snapshots, in the words of qemu-img's JSON; none where the format keeps none. */
 export async function listSnapshots(backend: BlockBackend): Promise<readonly SnapshotInfo[]> {
   if (backend.snapshots === undefined) return [];
-  const info = await backend.root.driver.formatInfo?.();
+  const info = await diskFormatInfo(backend.root);
   // The contract's records have the fields of qemu-img's JSON, as SnapshotInfo does.
   return (info?.snapshots ?? []) as unknown as readonly SnapshotInfo[];
 }
