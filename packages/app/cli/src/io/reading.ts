@@ -1,5 +1,6 @@
 /** `read`, `readv`, `aio_read`. */
-import { IoVector } from "@blocklayer/bytes";
+import type { SnapshotControl } from "@blocklayer/block-api";
+import { BlockError, IoVector, SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
 import type { IoCommand } from "./command.js";
 import type { CommandWords } from "./command-words.js";
 import { CommandError } from "./errors.js";
@@ -40,10 +41,11 @@ const READ: IoCommand = {
     if (from < 0 || checked < 0 || from + checked > length) {
       throw new CommandError("pattern verification range exceeds end of read data");
     }
-    refuseVmState(words);
+    const isVmState = words.has("b");
+    if (isVmState) refuseUnaligned(offset, length);
     const bytes = bufferOf(length);
     return await transfer(session, words, {
-      ...planOf(session, "read", offset, IoVector.of(bytes)),
+      ...planOf(session, "read", offset, IoVector.of(bytes), isVmState),
       inspect: () => inspect(session, words, { bytes, offset, pattern, from, end: from + checked }),
     });
   },
@@ -80,9 +82,24 @@ export function patternOption(words: CommandWords): number | undefined {
   return word === undefined ? undefined : patternOf(word);
 }
 
-/** `-b`. @throws CommandError */
-export function refuseVmState(words: CommandWords): void {
-  if (words.has("b")) throw new CommandError("-b: VM state is not supported by this version");
+/** VM state (`-b`) and compressed data come by whole sectors. @throws CommandError */
+export function refuseUnaligned(offset: number, length: number): void {
+  for (const [name, value] of [
+    ["offset", offset],
+    ["count", length],
+  ] as const) {
+    if (value % SECTOR_SIZE_BYTES === 0) continue;
+    throw new CommandError(`${value} is not a sector-aligned value for '${name}'`);
+  }
+}
+
+/** The image's VM state (`-b`). @throws BlockError `ENOTSUP` when its format keeps none */
+export function vmStateOf(
+  session: IoSession,
+): Pick<SnapshotControl, "readVmState" | "writeVmState"> {
+  const { snapshots } = session.image.backend;
+  if (snapshots !== undefined) return snapshots;
+  throw new BlockError("ENOTSUP", "the format keeps no VM state", { op: "VM state" });
 }
 
 /** `-i`: a request that a guest got wrong, which counts in statistics only. */
@@ -108,14 +125,19 @@ function planOf(
   failing: string,
   offset: number,
   vector: IoVector,
+  isVmState = false,
 ): TransferPlan {
   const { backend } = session.image;
+  const { requestOptions } = session;
   return {
     verb: "read",
     failing,
     offset,
     lengthBytes: vector.lengthBytes,
-    request: () => backend.readv(offset, vector, session.requestOptions),
+    request: () =>
+      isVmState
+        ? vmStateOf(session).readVmState(offset, vector, requestOptions)
+        : backend.readv(offset, vector, requestOptions),
   };
 }
 

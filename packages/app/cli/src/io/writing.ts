@@ -6,7 +6,7 @@ import { type IoCommand, usageOf } from "./command.js";
 import type { CommandWords } from "./command-words.js";
 import { CommandError, ReportedError } from "./errors.js";
 import { requestLengthOf, sizeOf } from "./numbers.js";
-import { injectInvalid, patternOption, refuseVmState } from "./reading.js";
+import { injectInvalid, patternOption, refuseUnaligned, vmStateOf } from "./reading.js";
 import type { IoSession } from "./session.js";
 import { bufferOf, piecesOf, transfer, transferBeside, type TransferPlan } from "./transfer.js";
 
@@ -32,7 +32,7 @@ const WRITE: IoCommand = {
     const offset = sizeOf(at);
     const isZero = words.has("z");
     const length = words.has("n") ? sizeOf(size) : requestLengthOf(size, " without -n");
-    refuseVmState(words);
+    if (words.has("b") || words.has("c")) refuseUnaligned(offset, length);
     if (isZero)
       return await transfer(session, words, zeroPlan(session, words, "write", offset, length));
     const source = words.value("s");
@@ -130,8 +130,17 @@ function writePlan(
     failing,
     offset,
     lengthBytes: vector.lengthBytes,
-    request: () => backend.writev(offset, vector, options),
+    request: () =>
+      words.has("b")
+        ? writeVmState(session, offset, vector)
+        : backend.writev(offset, vector, options),
   };
+}
+
+async function writeVmState(session: IoSession, offset: number, vector: IoVector): Promise<void> {
+  await vmStateOf(session).writeVmState(offset, vector, session.requestOptions);
+  const { backend, writethrough } = session.image;
+  if (writethrough) await backend.flush(session.requestOptions);
 }
 
 function zeroPlan(

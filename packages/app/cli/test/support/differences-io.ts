@@ -16,10 +16,13 @@ export const COMPRESSED_OVER: IoDifference = {
   disk: true,
 };
 export const VM_STATE: IoDifference = {
-  why: "VM state is not in this version, and refused by name",
+  why: "QEMU puts VM state behind the disk in the external data file, which shows the disk and nothing else",
   status: 1,
-  stdout: /^(-b: VM state is not supported by this version\n){2}$/,
-  disk: true,
+  stdout: /^write failed: Operation not supported\n$/,
+};
+export const NAMED_ONCE: IoDifference = {
+  why: "qemu-io prints the name of a filter twice",
+  stdout: /^format name: blkdebug\ncluster size: 64 KiB\nvm state offset: 512 MiB\n$/,
 };
 export const DRIVER: IoDifference = {
   why: "the message lists what there is",

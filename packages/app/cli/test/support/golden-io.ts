@@ -47,7 +47,46 @@ const WRITES: readonly IoCase[] = [
   ),
   script("writev -q 64k 1k 2k 3k; read -P 0xcd 64k 6k; read -P 0 70k 1k"),
   script("write -P 1 1000 70000; write -P 2 60000 10; read -P 1 1000 59000; read -P 2 60000 10"),
-  script("write -b 0 64k; read -b 0 1k", { differs: differs.VM_STATE }),
+];
+
+const VM_STATE: readonly IoCase[] = [
+  script(
+    "write -P 1 0 64k; write -b -P 7 0 64k; read -b -P 7 0 64k; read -b -P 0 64k 1k; read -P 1 0 64k",
+    { judge: "bytes" },
+  ),
+  script("write -b -P 9 1M 3M; read -b -P 9 1M 3M; read -b -P 0 512k 512k; read -b 1T 1M", {
+    judge: "bytes",
+  }),
+  script("write -b -P 9 512 1k; write -b -P 8 1k 8k; write -b 100G 512; read -b -P 8 1k 8k", {
+    image: "small.qcow2",
+    judge: "bytes",
+  }),
+  script("read -b 100 512; read -b 0 100; write -b 100 512; write -b 0 100; write -c 0 100"),
+  script("write -bc 0 64k; write -b -f 0 1k; write -b -n 0 1k; write -b -z 0 1k; read -b -v 0 512"),
+  script(
+    "write -b 0 0; read -b 0 0; read -b -q 0 1k; write -b -s pattern.bin 0 1k; write -b 1P 1k",
+  ),
+  script("read -b -P 0 -s 512 -l 1k 0 2k; read -b -P 1 0 1k; read -b -s 0 0 1k"),
+  script("write -b 0 64k; read -b -P 0 0 1k", { options: "-r" }),
+  script("write -b 0 64k; read -b -P 0xcd 0 64k", { options: "-t writeback", judge: "bytes" }),
+  script("write -b -P 5 0 64k; read -b -P 5 0 64k; discard 0 64k", { options: "-s" }),
+  script("read -b -P 0 0 1k; write -b -P 3 512 512; read -b -P 0 0 512; read -b -P 3 512 512", {
+    image: "top.qcow2",
+    judge: "bytes",
+  }),
+  script("write -b 0 64k; truncate 8M; read -b -P 0xcd 0 64k; info"),
+  script("write -b 0 64k; read -b 0 1k", { options: "-f raw", image: "disk.raw" }),
+  script("write -b -P 5 0 64k; read -b -P 5 0 64k", {
+    options: "--image-opts",
+    image: "driver=blkdebug,image.driver=qcow2,image.file.filename=disk.qcow2",
+    judge: "bytes",
+  }),
+  script("info", {
+    options: "--image-opts",
+    image: "driver=blkdebug,image.driver=qcow2,image.file.filename=disk.qcow2",
+    differs: differs.NAMED_ONCE,
+  }),
+  script("write -b 0 64k", { image: "apart.qcow2", differs: differs.VM_STATE }),
 ];
 
 const BESIDE: readonly IoCase[] = [
@@ -207,6 +246,7 @@ const BREAKS: readonly IoCase[] = [
 export const IO_CASES: readonly IoCase[] = [
   ...READS,
   ...WRITES,
+  ...VM_STATE,
   ...BESIDE,
   ...DISK,
   ...OPENING,

@@ -1,3 +1,6 @@
+/** The twins hold the same disk (the default), or the same bytes; or ours passes the check. */
+export type Judge = "same" | "bytes" | "check";
+
 /** One script that both tools run. */
 import type { IoDifference } from "./differences-io.js";
 
@@ -10,8 +13,8 @@ export interface IoCase {
   /** The image's name as given; absent: none. */
   readonly image: string | undefined;
   readonly differs: IoDifference | undefined;
-  /** What must be right afterwards: the twins hold the same disk (the default), or ours passes the check. */
-  readonly judge: "same" | "check";
+  /** What must be right afterwards. */
+  readonly judge: Judge;
 }
 
 export interface ScriptOptions {
@@ -19,7 +22,7 @@ export interface ScriptOptions {
   readonly image?: string | null;
   readonly differs?: IoDifference;
   readonly isTyped?: boolean;
-  readonly judge?: "same" | "check";
+  readonly judge?: Judge;
 }
 
 /** `script("write 0 64k; read 0 64k")`: commands between semicolons, on an empty image of 4 MiB. */
