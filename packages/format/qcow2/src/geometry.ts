@@ -210,7 +210,7 @@ export type EntryRules = Pick<Geometry, "version" | "externalData">;
  * What kind of L2 entry two halves are, without subclusters. Reserved bits are not looked at.
  *
  * Offset 0 is the header, and stands for "no cluster"; in an external data file it is the first cluster, and
- * bit 63 tells whether the entry names it.
+ * bit 63 tells whether the entry names it. With the zero flag it does not, as for QEMU: nothing hangs on that.
  */
 export function entryKind(
   high: number,
@@ -218,15 +218,13 @@ export function entryKind(
   { version, externalData }: EntryRules,
 ): EntryKind {
   if ((high & COMPRESSED_HIGH) !== 0) return ENTRY_KIND.compressed;
-  const hasOffset =
-    (high & OFFSET_HIGH_MASK) !== 0 ||
-    (low & OFFSET_LOW_MASK) !== 0 ||
-    (externalData && (high & COPIED_HIGH) !== 0);
+  const hasOffset = (high & OFFSET_HIGH_MASK) !== 0 || (low & OFFSET_LOW_MASK) !== 0;
   if ((low & ZERO_LOW) !== 0) {
     if (version < 3) return ENTRY_KIND.invalid;
     return hasOffset ? ENTRY_KIND.zeroAllocated : ENTRY_KIND.zeroPlain;
   }
-  return hasOffset ? ENTRY_KIND.normal : ENTRY_KIND.unallocated;
+  const isNamed = hasOffset || (externalData && (high & COPIED_HIGH) !== 0);
+  return isNamed ? ENTRY_KIND.normal : ENTRY_KIND.unallocated;
 }
 
 /**

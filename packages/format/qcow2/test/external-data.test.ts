@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFile, writeFile } from "node:fs/promises";
 import { type BlockChild, directChild, parseOptions } from "@blocklayer/block-api";
 import { BlockError, IoVector } from "@blocklayer/bytes";
 import { driverSuite, type DriverTarget } from "@blocklayer/conformance";
@@ -446,6 +446,53 @@ describeWithQemu("interop with an external data file", () => {
         at += status.lengthBytes;
       }
       await ours.close();
+      await peer.close();
+    },
+  );
+
+  test.each(["plain", "off", "on"])(
+    "must leave the L2 table that qemu-io leaves where zeroes come to zeroes, data_file_raw %s",
+    async (raw) => {
+      const twin = scratch(`zeroes-${raw}.qcow2`);
+      const twinData = scratch(`zeroes-${raw}.data`);
+      const options = raw === "plain" ? [] : ["-o", `data_file=${twinData},data_file_raw=${raw}`];
+      const made = await qemuImg("create", "-q", "-f", "qcow2", ...options, twin, "1M");
+      expect(made).toMatchObject({ code: 0 });
+      const image = openMemory({ bytes: new Uint8Array(await readFile(twin)) });
+      const data = openMemory({ bytes: new Uint8Array(2 ** 20) });
+      const commands = [
+        "write 0 256k",
+        "write -z 0 128k",
+        "flush",
+        "write -z -u 4k 4k",
+        "write -z -u 70k 4k",
+        "write -z -u 130k 1k",
+        "write -z 192k 64k",
+        "write -z 200k 4k",
+      ];
+      await runQemuIo(twin, commands);
+      const file = directChild(image);
+      const dataFile = raw === "plain" ? {} : { dataFile: directChild(data) };
+      const disk = await openQcow2({ file, ...dataFile });
+      for (const command of commands) await runCommand(disk, command);
+      await disk.close();
+      await expectClean(file);
+      // Kinds and places as QEMU reads them, in either file.
+      const ours = scratch(`zeroes-${raw}-ours.qcow2`);
+      await writeFile(ours, image.bytes);
+      const map = async (name: string): Promise<string> =>
+        (await qemuImg("map", "--output=json", name)).stdout;
+      expect(await map(ours)).toBe(await map(twin));
+      const theirs = directChild(openMemory({ bytes: new Uint8Array(await readFile(twin)) }));
+      const peer = await openQcow2({ file: theirs, ...dataFile, readOnly: true });
+      const mine = await openQcow2({ file, ...dataFile, readOnly: true });
+      for (let at = 0; at < 2 ** 20; at += LARGE) {
+        expect(await mine.blockStatus(at, LARGE)).toEqual(await peer.blockStatus(at, LARGE));
+      }
+      const first = await mine.blockStatus(0, LARGE);
+      expect(first).toMatchObject({ zero: true, data: false });
+      expect(first).not.toHaveProperty("hostOffset");
+      await mine.close();
       await peer.close();
     },
   );

@@ -92,7 +92,8 @@ describe("entryKind()", () => {
   test("must take offset 0 of an external data file for a cluster when bit 63 is set", () => {
     const external = { version: 3, externalData: true } as const;
     expect(entryKind(COPIED_HIGH, 0, external)).toBe(ENTRY_KIND.normal);
-    expect(entryKind(COPIED_HIGH, 1, external)).toBe(ENTRY_KIND.zeroAllocated);
+    expect(entryKind(COPIED_HIGH, 1, external)).toBe(ENTRY_KIND.zeroPlain);
+    expect(entryKind(COPIED_HIGH, 0x10001, external)).toBe(ENTRY_KIND.zeroAllocated);
     expect(entryKind(0, 1, external)).toBe(ENTRY_KIND.zeroPlain);
     expect(entryKind(0, 0, external)).toBe(ENTRY_KIND.unallocated);
   });

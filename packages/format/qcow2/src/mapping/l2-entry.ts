@@ -69,6 +69,8 @@ export class L2Entry {
     if (this.compressed) return this;
     if (geometry.subclusters === 1) {
       const zero = (low & ZERO_LOW) !== 0;
+      // As in `entryKind`: with the zero flag bit 63 alone names no place.
+      if (zero) this.hosted = this.hostOffset !== 0;
       this.zeroes = zero ? 1 : 0;
       this.allocated = this.hosted && !zero ? 1 : 0;
       this.invalid = zero && geometry.version < 3;

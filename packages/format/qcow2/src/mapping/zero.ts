@@ -16,7 +16,7 @@
 import type { BlockChild, WriteZeroesOptions } from "@blocklayer/block-api";
 import { alignDown, alignUp, IoVector, UnsupportedError } from "@blocklayer/bytes";
 import type { Table } from "@blocklayer/metadata-cache";
-import { type GuestOffset, isCopied, isUnallocated, isZero } from "../geometry.js";
+import { ENTRY_KIND, type GuestOffset, isCopied, isUnallocated, isZero } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { l2WaitsForData } from "../writeback/order.js";
 import { dropEntry } from "./allocate.js";
@@ -76,7 +76,7 @@ async function zeroPart(
   if (image.externalData?.raw === true) {
     // Zeroes that went into a raw data file are zeroes of the disk, save where a backing file shows.
     const { kind } = await mapOnce(image, start, end - start);
-    if (!isUnallocated(kind)) return;
+    if (kind === ENTRY_KIND.normal) return;
   }
   if (version < 3) {
     if (await readsAsZero(image, start, end, false)) return;
