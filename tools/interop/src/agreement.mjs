@@ -73,7 +73,10 @@ function comparableMap(entries) {
     if (isMapped) entry.zero = false;
     const last = joined.at(-1);
     const follows =
-      isMapped && last?.depth === entry.depth && last.offset + last.length === entry.offset;
+      isMapped &&
+      last?.data &&
+      last.depth === entry.depth &&
+      last.offset + last.length === entry.offset;
     if (follows) last.length += entry.length;
     else joined.push(sorted(entry));
   }
