@@ -228,6 +228,20 @@ export function entryKind(
 }
 
 /**
+ * Whether an entry without an offset names the first cluster of an external data file: bit 63 tells it, save with
+ * the zero flag, which extended entries do not have.
+ *
+ * Requires: the entry is not compressed, and its offset is 0.
+ */
+export function namesFirstExternal(
+  high: number,
+  low: number,
+  { externalData, subclusters }: Pick<Geometry, "externalData" | "subclusters">,
+): boolean {
+  return externalData && isCopied(high) && (subclusters > 1 || (low & ZERO_LOW) === 0);
+}
+
+/**
  * Bits 9 to 55 of an L1 or standard L2 entry.
  *
  * @returns the exact offset, which may be above 2^53 - 1: compare with `maxHostOffset`

@@ -483,6 +483,9 @@ describeWithQemu("interop with an external data file", () => {
       const map = async (name: string): Promise<string> =>
         (await qemuImg("map", "--output=json", name)).stdout;
       expect(await map(ours)).toBe(await map(twin));
+      const judged = JSON.parse((await qemuImg("check", "--output=json", ours)).stdout);
+      const check = await checkQcow2(file, await readHeader(file));
+      expect(check.allocatedClusters).toBe(judged["allocated-clusters"]);
       const theirs = directChild(openMemory({ bytes: new Uint8Array(await readFile(twin)) }));
       const peer = await openQcow2({ file: theirs, ...dataFile, readOnly: true });
       const mine = await openQcow2({ file, ...dataFile, readOnly: true });

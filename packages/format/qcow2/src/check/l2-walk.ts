@@ -21,6 +21,7 @@ import {
   type Geometry,
   hostOffsetOf,
   isCopied,
+  namesFirstExternal,
   L2_RESERVED_HIGH,
   L2_RESERVED_LOW,
   OFFSET_HIGH_MASK,
@@ -85,7 +86,7 @@ export function walkL2(context: WalkContext, use: L2Use, bytes: Uint8Array): voi
       continue;
     }
     const offset = hostOffsetOf(high, low);
-    if (offset !== 0 || (externalData && isCopied(high))) {
+    if (offset !== 0 || namesFirstExternal(high, low, context.geometry)) {
       allocated++;
       if (expected !== 0 && offset !== expected) fragments++;
       expected = offset + clusterSize;

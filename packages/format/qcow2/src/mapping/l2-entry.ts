@@ -23,6 +23,7 @@ import {
   type HostOffset,
   hostOffsetOf,
   isCopied,
+  namesFirstExternal,
   standardEntryHigh,
   standardEntryLow,
   ZERO_LOW,
@@ -61,16 +62,14 @@ export class L2Entry {
     this.low = low;
     this.compressed = (high & COMPRESSED_HIGH) !== 0;
     this.hostOffset = this.compressed ? 0 : hostOffsetOf(high, low);
-    const external = geometry.externalData && isCopied(high);
-    this.hosted = this.hostOffset !== 0 || (external && !this.compressed);
+    this.hosted =
+      this.hostOffset !== 0 || (!this.compressed && namesFirstExternal(high, low, geometry));
     this.allocated = 0;
     this.zeroes = 0;
     this.invalid = false;
     if (this.compressed) return this;
     if (geometry.subclusters === 1) {
       const zero = (low & ZERO_LOW) !== 0;
-      // As in `entryKind`: with the zero flag bit 63 alone names no place.
-      if (zero) this.hosted = this.hostOffset !== 0;
       this.zeroes = zero ? 1 : 0;
       this.allocated = this.hosted && !zero ? 1 : 0;
       this.invalid = zero && geometry.version < 3;
