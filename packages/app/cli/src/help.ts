@@ -13,6 +13,8 @@ blocklayer's disk image tool: qemu-img's words
 
 Commands:
   amend [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename
+  bench [-c count] [-d depth] [--image-opts] [-f fmt] [--flush-interval=n [--no-drain]] [-i aio] [-o offset]
+        [--pattern=byte] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename
   bitmap (--merge SOURCE | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]]
          [-g granularity] [--image-opts] [-f fmt] filename bitmap
   check [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename

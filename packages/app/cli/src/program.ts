@@ -11,6 +11,7 @@ import { VERSION } from "./version.js";
 
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   amend: async () => (await import("./commands/amend.js")).amend,
+  bench: async () => (await import("./commands/bench.js")).bench,
   bitmap: async () => (await import("./commands/bitmap.js")).bitmap,
   check: async () => (await import("./commands/check.js")).check,
   commit: async () => (await import("./commands/commit.js")).commit,
@@ -27,7 +28,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
 };
 
 /** qemu-img's words that this version does not know: said so, rather than "not found". */
-const LATER = ["amend", "bench", "commit", "dd", "rebase"] as const;
+const LATER = ["dd"] as const;
 
 /**
  * Runs one command line.

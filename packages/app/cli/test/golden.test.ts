@@ -7,6 +7,7 @@ import { blk, type Transcript } from "./support/fake-terminal.js";
 import { makeFixtures } from "./support/fixtures.js";
 import type { Difference } from "./support/golden-case.js";
 import { AMEND_CASES } from "./support/golden-amend.js";
+import { BENCH_CASES } from "./support/golden-bench.js";
 import { BITMAP_CASES } from "./support/golden-bitmap.js";
 import { CHECK_CASES } from "./support/golden-check.js";
 import { COMPARE_CASES } from "./support/golden-compare.js";
@@ -25,6 +26,7 @@ const TABLES = {
   usage: USAGE_CASES,
   create: CREATE_CASES,
   info: INFO_CASES,
+  bench: BENCH_CASES,
   bitmap: BITMAP_CASES,
   check: CHECK_CASES,
   map: MAP_CASES,
@@ -98,7 +100,7 @@ interface Answer extends Transcript {
   readonly json: unknown;
 }
 
-const DATE = /\d{4}-\d\d-\d\d \d\d:\d\d:\d\d/g;
+const DATE = /\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|(?<=completed in )\d+\.\d{3}(?= s)/g;
 
 function normal({ status, stdout: printed, stderr }: Transcript, hidesDates = false): Answer {
   const stdout = hidesDates ? printed.replaceAll(DATE, "<when>") : printed;

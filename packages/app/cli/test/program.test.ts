@@ -204,7 +204,7 @@ test("check must end with 2 for errors and 63 for a format without checks", asyn
 });
 
 test("what this version does not do must be refused by name", async () => {
-  for (const words of ["dd if=a", "bench a"]) {
+  for (const words of ["dd if=a", "bench -n a", "bench -i io_uring a"]) {
     const { status, stderr } = await blk(words.split(" "));
     expect([words, status, stderr]).toEqual([
       words,
@@ -212,6 +212,11 @@ test("what this version does not do must be refused by name", async () => {
       expect.stringMatching(/not supported by this version/),
     ]);
   }
+});
+
+test("bench must refuse a depth of 0, with which no request would ever begin", async () => {
+  const { status, stderr } = await blk(["bench", "-d", "0", "disk.qcow2"]);
+  expect([status, stderr]).toEqual([1, "blk: Invalid queue depth specified\n"]);
 });
 
 test("help must name every command", async () => {

@@ -1,5 +1,6 @@
 /** The services behind qemu-img's words. Start reading in open/open-image.ts. */
 export { amendImage, type AmendImageOptions } from "./amend/amend-image.js";
+export { benchImage, type BenchOptions } from "./bench/bench-image.js";
 export {
   type BitmapAction,
   copyBitmaps,

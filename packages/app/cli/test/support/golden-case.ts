@@ -18,7 +18,7 @@ export interface GoldenCase {
   /** The file that the command makes; both programs' must hold the same: every byte, or the same disk. */
   readonly makes?: string;
   readonly alike?: "bytes" | "disk";
-  /** Dates in the output need not be the same. */
+  /** Dates and durations in the output need not be the same. */
   readonly hidesDates?: boolean;
 }
 
