@@ -6,7 +6,6 @@ import { crashStates, SimDisk, stampedBytes, Trace } from "@blocklayer/sim";
 import { describe, expect, test } from "vitest";
 import { checkQcow2, openQcow2, readHeader } from "../src/index.js";
 import { EXTENSION } from "../src/header/header.js";
-import { stepsTo } from "../src/header/replace.js";
 import { createInMemory } from "./support/images.js";
 
 const KIB = 1024;
@@ -78,15 +77,6 @@ describe("changeBacking()", () => {
     }
     await disk.close();
     expect(Buffer.compare(memory.bytes, before)).toBe(0);
-  });
-
-  test("stepsTo() must write a header that has no room for steps at once", async () => {
-    const memory = await createInMemory({ size: 4096, cluster_size: 1024 });
-    const header = await readHeader(directChild(memory));
-    const next = { ...header, backingFilename: "n".repeat(800) };
-    expect(stepsTo(header, next)).toHaveLength(1);
-    const short = { ...header, backingFilename: "n".repeat(100) };
-    expect(stepsTo(header, short)).toHaveLength(1);
   });
 });
 

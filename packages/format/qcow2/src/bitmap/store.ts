@@ -1,7 +1,7 @@
 /**
  * Writing bitmaps back.
  *
- * Above: bitmaps.ts. Below: refcount/allocate, header/encode, order.ts.
+ * Above: bitmaps.ts. Below: refcount/allocate, header/replace, order.ts.
  *
  *   bits ─▶ tables ─▶ directory, all in new clusters ─▶ refcounts, sync ─▶ header, sync ─▶ old clusters are free
  *
@@ -13,9 +13,10 @@
  */
 import { alignUp, divideRoundUp, viewOf, writeU64 } from "@blocklayer/bytes";
 import { ENTRY_BYTES, type HostOffset, standardEntryHigh, standardEntryLow } from "../geometry.js";
-import { writeHeader } from "../header/encode.js";
+import { encodeHeader } from "../header/encode.js";
 import { BITMAPS_EXTENSION_BYTES, bitmapsExtensionIn } from "../header/extensions.js";
 import { AUTOCLEAR, EXTENSION, type HeaderExtension, type Qcow2Header } from "../header/header.js";
+import { replaceHeader } from "../header/replace.js";
 import type { Qcow2Image } from "../image.js";
 import { allocateClusters } from "../refcount/allocate.js";
 import { OVERLAP } from "../refcount/overlap.js";
@@ -58,6 +59,7 @@ export async function storeBitmaps(
       entries.push(await writeBitmap(image, bitmap, written));
     }
     header = withBitmaps(image.header, await writeDirectory(image, entries, written));
+    encodeHeader(header); // refused before anything names what was written
     await headerWaitsForTable(image);
   } catch (error) {
     for (const { hostOffset, lengthBytes } of written) {
@@ -66,15 +68,9 @@ export async function storeBitmaps(
     throw error;
   }
   const old = await oldPieces(image, replaced);
-  try {
-    await writeHeader(image.file, header);
-    await image.sync();
-  } catch (cause) {
-    image.fail(cause);
-    throw cause;
-  }
-  moveInOverlapIndex(image, header);
-  image.changeHeader(header);
+  const before = image.header;
+  await replaceHeader(image, header);
+  moveInOverlapIndex(image, before);
   for (const [i, bitmap] of bitmaps.entries()) {
     bitmap.stored = entries[i];
     bitmap.changed = false;
@@ -93,10 +89,7 @@ export async function freeReplaced(image: Qcow2Image, pieces: readonly Piece[]):
 }
 
 /** Writes are checked against the new directory from here on, and no longer against the old one [C16]. */
-function moveInOverlapIndex(
-  { overlap, header: old, geometry }: Qcow2Image,
-  header: Qcow2Header,
-): void {
+function moveInOverlapIndex({ overlap, header, geometry }: Qcow2Image, old: Qcow2Header): void {
   const before = bitmapsExtensionIn(old.extensions, geometry.clusterSize);
   if (before !== undefined) overlap.remove(OVERLAP.bitmapDirectory, before.directoryOffset);
   const after = bitmapsExtensionIn(header.extensions, geometry.clusterSize);

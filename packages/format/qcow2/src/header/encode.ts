@@ -47,11 +47,17 @@ export interface HeaderLayout {
 
 /** Computes where encodeHeader puts the backing file name, and how long all is. */
 export function layoutOf(header: Qcow2Header): HeaderLayout {
-  let end = header.headerLength + END_MARK_BYTES;
-  for (const extension of header.extensions) end += extensionBytes(extension);
+  const end = extensionsEnd(header);
   const backingFileSize = backingNameOf(header).length;
   const backingFileOffset = backingFileSize === 0 ? 0 : end;
   return { backingFileOffset, backingFileSize, lengthBytes: end + backingFileSize };
+}
+
+/** Where the extensions end, with their end mark. */
+export function extensionsEnd(header: Qcow2Header): number {
+  let end = header.headerLength + END_MARK_BYTES;
+  for (const extension of header.extensions) end += extensionBytes(extension);
+  return end;
 }
 
 /**
@@ -141,7 +147,8 @@ function backingFormatExtension(format: string): HeaderExtension {
   throw new BlockError("EINVAL", `header: backing format name '${format}' is too long`);
 }
 
-function backingNameOf(header: Qcow2Header): Uint8Array {
+/** The backing file name as stored; empty when there is none. */
+export function backingNameOf(header: Qcow2Header): Uint8Array {
   if (header.backingFilenameBytes !== undefined) return header.backingFilenameBytes;
   return new TextEncoder().encode(header.backingFilename ?? "");
 }
