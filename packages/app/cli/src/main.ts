@@ -8,6 +8,8 @@
 import { setMaxListeners } from "node:events";
 import { basename } from "node:path";
 import { createInterface } from "node:readline";
+import { encodeName, hasOddBytes } from "@blocklayer/bytes";
+import { rawArguments } from "./raw-arguments.js";
 import { run } from "./program.js";
 
 const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
@@ -33,13 +35,13 @@ for (const stream of [process.stdout, process.stderr]) {
   });
 }
 
-const status = await run(process.argv.slice(2), {
+const status = await run(rawArguments(), {
   programName: basename(process.argv[1] ?? "blk").replace(/\.[cm]?js$/, ""),
   out: (text) => {
-    if (!isPipeBroken) process.stdout.write(text);
+    if (!isPipeBroken) process.stdout.write(asStored(text));
   },
   err: (text) => {
-    if (!isPipeBroken) process.stderr.write(text);
+    if (!isPipeBroken) process.stderr.write(asStored(text));
   },
   lines: () => {
     const lines = createInterface({ input: process.stdin });
@@ -51,3 +53,8 @@ const status = await run(process.argv.slice(2), {
 
 process.exitCode = isPipeBroken ? STATUS_BROKEN_PIPE : status;
 if (stoppedBy !== undefined) process.kill(process.pid, stoppedBy);
+
+/** Names go out as the bytes that they are. */
+function asStored(text: string): string | Uint8Array {
+  return hasOddBytes(text) ? encodeName(text) : text;
+}

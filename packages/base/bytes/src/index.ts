@@ -26,5 +26,6 @@ export {
 export { IoVector } from "./io-vector.js";
 export type { MaybePromise } from "./maybe-promise.js";
 export { andThen } from "./maybe-promise.js";
+export { decodeName, encodeName, hasOddBytes } from "./names.js";
 export { formatSize, GiB, KiB, MiB, parseSize, PiB, SECTOR_SIZE_BYTES, TiB } from "./units.js";
 export { firstNonZero, isZero } from "./zero.js";

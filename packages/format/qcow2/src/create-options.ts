@@ -22,6 +22,7 @@ import {
   isPowerOfTwo,
   SECTOR_SIZE_BYTES,
   UnsupportedError,
+  encodeName,
 } from "@blocklayer/bytes";
 import {
   ENTRY_BYTES,
@@ -265,7 +266,7 @@ function backingOf(
   if (backingFilename === "") invalid("Expected backing file name, got empty string");
   // C programs, QEMU among them, would read another name.
   if (backingFilename.includes("\0")) invalid("The backing file name holds a zero byte");
-  if (new TextEncoder().encode(backingFilename).length > MAX_BACKING_NAME_BYTES) {
+  if (encodeName(backingFilename).length > MAX_BACKING_NAME_BYTES) {
     invalid(`Backing file name is longer than ${MAX_BACKING_NAME_BYTES} bytes`);
   }
   return { backingFilename, ...(backingFormat === undefined ? {} : { backingFormat }) };
@@ -329,7 +330,7 @@ export function newHeader(request: CreateRequest, places: TablePlaces): Qcow2Hea
 }
 
 function dataFileExtension(name: string): HeaderExtension {
-  return { type: EXTENSION.dataFile, data: new TextEncoder().encode(name) };
+  return { type: EXTENSION.dataFile, data: encodeName(name) };
 }
 
 /** The table of feature names of a new image. */

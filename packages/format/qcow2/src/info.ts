@@ -6,6 +6,7 @@
  * A snapshot table that cannot be read in full is an error, as it is for qemu-img: half a list would hide it. The disk
  * itself opens and reads all the same.
  */
+import { decodeName } from "@blocklayer/bytes";
 import type { BlockChild, FormatInfo, StoredBitmap } from "@blocklayer/block-api";
 import type { MaybePromise } from "@blocklayer/bytes";
 import {
@@ -80,7 +81,7 @@ function storedBitmap({ flags, nameBytes, granularityBits }: BitmapEntry): Store
       ...((flags & BITMAP_FLAG.inUse) === 0 ? [] : (["in-use"] as const)),
       ...((flags & BITMAP_FLAG.auto) === 0 ? [] : (["auto"] as const)),
     ],
-    name: new TextDecoder("utf-8", { ignoreBOM: true }).decode(nameBytes),
+    name: decodeName(nameBytes),
     granularityBytes: 2 ** granularityBits,
   };
 }

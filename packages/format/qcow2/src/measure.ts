@@ -20,7 +20,14 @@ import type {
   StoredBitmap,
 } from "@blocklayer/block-api";
 import { booleanOption, numberOption, stringOption } from "@blocklayer/block-api";
-import { alignDown, alignUp, BlockError, divideRoundUp, UnsupportedError } from "@blocklayer/bytes";
+import {
+  alignDown,
+  alignUp,
+  BlockError,
+  divideRoundUp,
+  UnsupportedError,
+  encodeName,
+} from "@blocklayer/bytes";
 import { directoryEntryBytes } from "./bitmap/directory.js";
 import { clusterBitsOf, refcountOrderOf } from "./create-options.js";
 import { ENTRY_BYTES, MAX_L1_BYTES } from "./geometry.js";
@@ -152,7 +159,7 @@ function bitmapsBytesOf(
     const bits = divideRoundUp(lengthBytes, granularityBytes);
     const bitClusters = divideRoundUp(divideRoundUp(bits, 8), clusterSize);
     clusters += bitClusters + divideRoundUp(bitClusters * ENTRY_BYTES, clusterSize);
-    directoryBytes += directoryEntryBytes(new TextEncoder().encode(name).length);
+    directoryBytes += directoryEntryBytes(encodeName(name).length);
   }
   return (clusters + divideRoundUp(directoryBytes, clusterSize)) * clusterSize;
 }

@@ -18,6 +18,7 @@ import { promisify } from "node:util";
 import { alignedZeroes } from "./aligned-memory.js";
 import { canceledError, errnoOf, openError } from "./file-error.js";
 import { type HostFile, openHostFile } from "./host-file.js";
+import { hostPath } from "./host-path.js";
 import { ImageLock } from "./image-lock.js";
 import { loadNative, type NativeFs, type NativeLoad } from "./native.js";
 import { writeAt } from "./positional-io.js";
@@ -116,7 +117,8 @@ export async function removeFile(filename: string): Promise<void> {
       ...(cause === undefined ? {} : { cause }),
     });
   try {
-    if ((await lstatAsync(filename)).isFile()) return await unlinkAsync(filename);
+    if ((await lstatAsync(hostPath(filename))).isFile())
+      return await unlinkAsync(hostPath(filename));
   } catch (cause) {
     const { code } = openError(cause, { filename, nodeName: filename });
     throw removeError(code, errnoText(code), cause);
@@ -160,14 +162,14 @@ export async function createDevice(
 /** Makes an empty file where there is none. What is there already is not opened: that may wait, or change it. */
 async function touch(filename: string): Promise<void> {
   try {
-    await statAsync(filename);
+    await statAsync(hostPath(filename));
     return;
   } catch (cause) {
     if (errnoOf(cause) !== "ENOENT") throw createError(cause, filename);
   }
   try {
     const flags = constants.O_RDWR | constants.O_CREAT;
-    await closeAsync(await openAsync(filename, flags, FILE_MODE));
+    await closeAsync(await openAsync(hostPath(filename), flags, FILE_MODE));
   } catch (cause) {
     throw createError(cause, filename);
   }

@@ -8,6 +8,7 @@ import { type BigIntStatsFs, statfs } from "node:fs";
 import { promisify } from "node:util";
 import type { BlockStatus } from "@blocklayer/block-api";
 import type { FileExtent } from "./extent-cache.js";
+import { hostPath } from "./host-path.js";
 import type { HostFile } from "./host-file.js";
 import { type NativeFs, SEEK } from "./native.js";
 
@@ -21,7 +22,7 @@ const COUNTING_FILE_SYSTEMS: ReadonlySet<bigint> = new Set([
   0x01021994n, // tmpfs
 ]);
 
-const statfsAsync: (path: string) => Promise<BigIntStatsFs> = (path) =>
+const statfsAsync: (path: string | Buffer) => Promise<BigIntStatsFs> = (path) =>
   promisify(statfs)(path, { bigint: true });
 
 /**
@@ -71,7 +72,7 @@ export async function isOneHole(file: HostFile): Promise<boolean> {
   const { blocks } = await file.stat();
   if (blocks !== 0) return false;
   try {
-    return COUNTING_FILE_SYSTEMS.has((await statfsAsync(file.filename)).type);
+    return COUNTING_FILE_SYSTEMS.has((await statfsAsync(hostPath(file.filename))).type);
   } catch {
     return false;
   }

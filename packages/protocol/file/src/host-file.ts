@@ -12,12 +12,13 @@ import { promisify } from "node:util";
 import { deviceLengthBytes, type DeviceNumber, deviceNumberOf } from "./block-device.js";
 import { ExtentCache } from "./extent-cache.js";
 import { errnoOf, fileError, type NamedFile, openError } from "./file-error.js";
+import { hostPath } from "./host-path.js";
 import type { NativeFs } from "./native.js";
 
 const openAsync = promisify(open);
 const closeAsync = promisify(close);
 const ftruncateAsync = promisify(ftruncate);
-const statAsync: (path: string) => Promise<BigIntStats> = (path) =>
+const statAsync: (path: string | Buffer) => Promise<BigIntStats> = (path) =>
   promisify(stat)(path, { bigint: true });
 const fstatAsync: (fd: number) => Promise<BigIntStats> = (fd) =>
   promisify(fstat)(fd, { bigint: true });
@@ -142,7 +143,7 @@ export async function openHostFile(
 async function refuseOtherKinds(request: HostFileRequest): Promise<void> {
   let stats: BigIntStats;
   try {
-    stats = await statAsync(request.filename);
+    stats = await statAsync(hostPath(request.filename));
   } catch (cause) {
     throw openError(cause, request);
   }
@@ -174,7 +175,7 @@ async function openDescriptor(
   const flags = request.direct ? directFlag(request) : 0;
   try {
     return {
-      fd: await openAsync(request.filename, flags | accessFlag(request.readOnly)),
+      fd: await openAsync(hostPath(request.filename), flags | accessFlag(request.readOnly)),
       readOnly: request.readOnly,
     };
   } catch (cause) {
@@ -184,7 +185,10 @@ async function openDescriptor(
     if (!refused || request.readOnly || !request.autoReadOnly) throw openError(cause, request);
   }
   try {
-    return { fd: await openAsync(request.filename, flags | constants.O_RDONLY), readOnly: true };
+    return {
+      fd: await openAsync(hostPath(request.filename), flags | constants.O_RDONLY),
+      readOnly: true,
+    };
   } catch (cause) {
     throw openError(cause, request);
   }

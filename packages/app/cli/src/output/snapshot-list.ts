@@ -1,4 +1,5 @@
 /** The list of internal snapshots for people, as qemu-img prints it. */
+import { encodeName } from "@blocklayer/bytes";
 import { formatSize } from "@blocklayer/bytes";
 import type { SnapshotInfo } from "@blocklayer/image";
 
@@ -39,7 +40,7 @@ export function snapshotLines(snapshots: readonly SnapshotInfo[]): readonly stri
 
 /** As wide as qemu-img makes a text: it counts bytes. */
 function padded(text: string, widthBytes: number): string {
-  return text + " ".repeat(Math.max(0, widthBytes - Buffer.byteLength(text)));
+  return text + " ".repeat(Math.max(0, widthBytes - encodeName(text).length));
 }
 
 function localDate(seconds: number): string {

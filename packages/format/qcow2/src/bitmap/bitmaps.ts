@@ -19,7 +19,7 @@
  *
  * Source: the qcow2 specification, "Bitmaps"; QEMU's docs/interop/bitmaps.rst.
  */
-import { BlockError, CorruptImageError, MiB } from "@blocklayer/bytes";
+import { BlockError, CorruptImageError, MiB, decodeName } from "@blocklayer/bytes";
 import type { Qcow2Image } from "../image.js";
 import { OVERLAP } from "../refcount/overlap.js";
 import { type BitmapsExtension, bitmapsExtensionIn } from "../header/extensions.js";
@@ -283,7 +283,7 @@ export async function readBitmaps(
 
 function bitmapOf(entry: BitmapEntry): Bitmap {
   return {
-    name: new TextDecoder("utf-8", { ignoreBOM: true }).decode(entry.nameBytes),
+    name: decodeName(entry.nameBytes),
     nameBytes: entry.nameBytes,
     granularityBits: entry.granularityBits,
     extraData: entry.extraData,

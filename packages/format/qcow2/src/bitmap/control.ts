@@ -11,7 +11,7 @@ import type {
   DirtyBitmapOptions,
   DirtyRange,
 } from "@blocklayer/block-api";
-import { BlockError, exactLog2, isPowerOfTwo } from "@blocklayer/bytes";
+import { BlockError, exactLog2, isPowerOfTwo, encodeName } from "@blocklayer/bytes";
 import { MAX_BITMAPS } from "../header/extensions.js";
 import type { Qcow2Image } from "../image.js";
 import type { Bitmap, ImageBitmaps } from "./bitmaps.js";
@@ -150,7 +150,7 @@ export class Qcow2Bitmaps implements BitmapControl {
     if (granularityBits > MAX_GRANULARITY_BITS) {
       throw this.#error("EINVAL", "Granularity exceeds maximum (2147483648 bytes)");
     }
-    const nameBytes = new TextEncoder().encode(name);
+    const nameBytes = encodeName(name);
     if (nameBytes.length === 0 || nameBytes.length > MAX_BITMAP_NAME_BYTES) {
       const rule = `a bitmap's name has 1 to ${MAX_BITMAP_NAME_BYTES} bytes`;
       throw this.#error("EINVAL", `'${name}': ${rule}, not ${nameBytes.length}`);

@@ -21,6 +21,7 @@ import {
   SECTOR_SIZE_BYTES,
   viewOf,
   writeU64,
+  encodeName,
 } from "@blocklayer/bytes";
 import { extensionBytes } from "./extensions.js";
 import {
@@ -134,7 +135,7 @@ export function withBackingFile(
     ...(format === undefined ? {} : { backingFormat: format }),
     ...(filename === undefined
       ? {}
-      : { backingFilename: filename, backingFilenameBytes: new TextEncoder().encode(filename) }),
+      : { backingFilename: filename, backingFilenameBytes: encodeName(filename) }),
   };
   const { backingFileOffset, backingFileSize } = layoutOf(changed);
   return { ...changed, backingFileOffset, backingFileSize };
@@ -142,7 +143,7 @@ export function withBackingFile(
 
 /** The extension that names a backing format. */
 function backingFormatExtension(format: string): HeaderExtension {
-  const data = new TextEncoder().encode(format);
+  const data = encodeName(format);
   if (data.length <= MAX_BACKING_FORMAT_BYTES) return { type: EXTENSION.backingFormat, data };
   throw new BlockError("EINVAL", `header: backing format name '${format}' is too long`);
 }
@@ -150,7 +151,7 @@ function backingFormatExtension(format: string): HeaderExtension {
 /** The backing file name as stored; empty when there is none. */
 export function backingNameOf(header: Qcow2Header): Uint8Array {
   if (header.backingFilenameBytes !== undefined) return header.backingFilenameBytes;
-  return new TextEncoder().encode(header.backingFilename ?? "");
+  return encodeName(header.backingFilename ?? "");
 }
 
 function encodeFields(bytes: Uint8Array, header: Qcow2Header, layout: HeaderLayout): void {

@@ -9,7 +9,7 @@
  *
  * Source: the qcow2 specification, "Header extensions", "Feature name table", "Bitmaps extension".
  */
-import { CorruptImageError, hex, readU64, viewOf } from "@blocklayer/bytes";
+import { CorruptImageError, hex, readU64, viewOf, decodeName } from "@blocklayer/bytes";
 import {
   EXTENSION,
   type FeatureName,
@@ -81,10 +81,10 @@ export function copyOf(bytes: Uint8Array, start: number, end: number): Uint8Arra
   return copy;
 }
 
-/** Text of the image: up to the first zero byte, as C programs read it. */
+/** Text of the image: up to the first zero byte, as C programs read it. Bytes that are no UTF-8 are kept. */
 export function decodeText(bytes: Uint8Array): string {
   const zero = bytes.indexOf(0);
-  return new TextDecoder().decode(zero < 0 ? bytes : bytes.subarray(0, zero));
+  return decodeName(zero < 0 ? bytes : bytes.subarray(0, zero));
 }
 
 /** The backing format that the image names; the last one counts, as in QEMU. */

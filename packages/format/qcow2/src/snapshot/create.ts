@@ -13,7 +13,7 @@
  * What has no room in a refcount, or cannot be believed, is found out before anything is changed.
  */
 import type { SnapshotCreateOptions } from "@blocklayer/block-api";
-import { BlockError } from "@blocklayer/bytes";
+import { BlockError, encodeName } from "@blocklayer/bytes";
 import { ENTRY_BYTES, type HostOffset } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import type { L1Table } from "../mapping/l1-table.js";
@@ -86,7 +86,7 @@ function refuseBadOptions({ name, vmStateBytes = 0, ...numbers }: SnapshotCreate
   const refuse = (rule: string): never => {
     throw new BlockError("EINVAL", `${OP}: ${rule}`, { op: OP });
   };
-  const nameBytes = new TextEncoder().encode(name).length;
+  const nameBytes = encodeName(name).length;
   if (nameBytes > MAX_NAME_BYTES) {
     refuse(
       `the name has ${nameBytes} bytes, and ${MAX_NAME_BYTES} are allowed: choose a shorter one`,

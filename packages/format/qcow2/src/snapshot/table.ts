@@ -14,7 +14,7 @@
  * Source: the qcow2 specification, "Snapshots".
  */
 import type { InternalSnapshot } from "@blocklayer/block-api";
-import { alignUp, viewOf, writeU64 } from "@blocklayer/bytes";
+import { alignUp, viewOf, writeU64, encodeName } from "@blocklayer/bytes";
 import { MAX_SNAPSHOTS, SNAPSHOT_HEADER_BYTES } from "../geometry.js";
 import { decodeText } from "../header/extensions.js";
 import type { Qcow2Header } from "../header/header.js";
@@ -105,8 +105,8 @@ export function isIncomplete(header: Qcow2Header, entry: SnapshotEntry): boolean
 
 /** An entry as QEMU 7.2 writes it: with all the extra data that version 3 knows. */
 export function encodeEntry(entry: NewSnapshotEntry): SnapshotEntry {
-  const id = new TextEncoder().encode(entry.id);
-  const name = new TextEncoder().encode(entry.name);
+  const id = encodeName(entry.id);
+  const name = encodeName(entry.name);
   const idAt = SNAPSHOT_HEADER_BYTES + ICOUNT_EXTRA_BYTES;
   const bytes = new Uint8Array(idAt + id.length + name.length);
   const view = viewOf(bytes);
