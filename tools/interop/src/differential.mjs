@@ -5,6 +5,7 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
+import { kindLines } from "./twins/kinds.mjs";
 import { missingFeatures, withoutMissing } from "./twins/features.mjs";
 import { planOf } from "./twins/plan.mjs";
 import { runPlan, shrunken } from "./twins/run.mjs";
@@ -23,20 +24,22 @@ import { scriptOf } from "./twins/script.mjs";
  * @param {readonly number[]} seeds
  * @param {{jobs?: number, mayStart?: () => boolean, onFailure?: (failure: Failure) => void}} [options] - `mayStart` ends a
  *   run that has a bound in time
- * @returns {Promise<{runs: number, steps: number, failures: Failure[], excused: Map<string, number>, missing: ReadonlySet<string>}>}
+ * @returns {Promise<{runs: number, steps: number, failures: Failure[], excused: Map<string, number>,
+ *   kinds: Map<string, {succeeded: number, refused: number}>, missing: ReadonlySet<string>}>}
  */
 export async function runSeeds(seeds, { jobs = 2, mayStart = () => true, onFailure } = {}) {
   const missing = await missingFeatures();
   const queue = [...seeds];
-  const total = { runs: 0, steps: 0, failures: [], excused: new Map(), missing };
+  const total = { runs: 0, steps: 0, failures: [], excused: new Map(), kinds: new Map(), missing };
   const work = async () => {
     while (queue.length > 0 && mayStart()) {
       const plan = withoutMissing(planOf(queue.shift()), missing);
-      const { difference, done, excused } = await runPlan(plan);
+      const { difference, done, excused, kinds } = await runPlan(plan);
       total.runs++;
       total.steps += done.length;
       for (const [why, count] of excused)
         total.excused.set(why, (total.excused.get(why) ?? 0) + count);
+      addKinds(total.kinds, kinds);
       if (difference === undefined) continue;
       const failure = await failureOf(plan, difference);
       total.failures.push(failure);
@@ -45,6 +48,13 @@ export async function runSeeds(seeds, { jobs = 2, mayStart = () => true, onFailu
   };
   await Promise.all(Array.from({ length: jobs }, work));
   return total;
+}
+
+function addKinds(sums, kinds) {
+  for (const [kind, { succeeded, refused }] of kinds) {
+    const sum = sums.get(kind) ?? { succeeded: 0, refused: 0 };
+    sums.set(kind, { succeeded: sum.succeeded + succeeded, refused: sum.refused + refused });
+  }
 }
 
 async function failureOf(plan, difference) {
@@ -80,6 +90,7 @@ async function main() {
   console.log(
     `left out, since blk does not support it yet: ${[...result.missing].join(", ") || "nothing"}`,
   );
+  for (const line of kindLines(result.kinds)) console.log(line);
   for (const [why, count] of result.excused) console.log(`${count} × ${why}`);
   process.exitCode = result.failures.length === 0 ? 0 : 1;
 }

@@ -8,6 +8,8 @@ import { Random } from "./content.mjs";
  * @property {number} length - bytes
  * @property {number} pattern - the byte that a write repeats
  * @property {boolean} [fua] - a write that is on the disk before it counts as done
+ * @property {string} [source] - the file whose bytes a compressed write repeats, instead of the pattern
+ * @property {boolean} [noFallback] - zeroes that are not to be written as bytes
  */
 
 /**
@@ -57,16 +59,16 @@ export function someRange(random, lengthBytes, clusterBytes) {
 }
 
 /** The request in qemu-io's words. @param {GuestOp} op */
-export function qemuIoCommand({ kind, offset, length, pattern, fua }) {
+export function qemuIoCommand({ kind, offset, length, pattern, fua, source, noFallback }) {
   switch (kind) {
     case "write":
       return `write ${fua ? "-f " : ""}-P ${pattern} ${offset} ${length}`;
     case "compressed":
-      return `write -c -P ${pattern} ${offset} ${length}`;
+      return `write -c ${source === undefined ? `-P ${pattern}` : `-s ${source}`} ${offset} ${length}`;
     case "zeroes":
-      return `write -z ${offset} ${length}`;
+      return `write -z ${noFallback ? "-n " : ""}${offset} ${length}`;
     case "unmap":
-      return `write -z -u ${offset} ${length}`;
+      return `write -z -u ${noFallback ? "-n " : ""}${offset} ${length}`;
     case "discard":
       return `discard ${offset} ${length}`;
     case "flush":

@@ -52,7 +52,7 @@ describeWithQemu("differential", () => {
       steps.map((step) => (step.does === "img" ? String(step.words[0]) : step.does)),
     );
     expect([...kinds].sort()).toEqual(
-      "adopt amend bitmap check commit convert create io judge measure raw rebase resize snapshot swap".split(
+      "adopt amend bitmap check commit convert create damage io judge measure raw rebase resize snapshot swap".split(
         " ",
       ),
     );

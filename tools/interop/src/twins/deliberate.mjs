@@ -1,7 +1,7 @@
 // Where the twins may part: each difference with its reason. A difference of guest bytes or in a check is none of these.
 //
 // What else is not compared, or not asked of QEMU, stands where it is left out: judge.mjs (`twinForm`, `mapForm`),
-// marked-ranges.mjs, twin-pair.mjs (`#mayCompress`, `#isBeyondQemu`, `#afterFailure`).
+// looseness.mjs, marked-ranges.mjs, twin-pair.mjs (`rebased`, `#mayCompress`, `#isBeyondQemu`, `#clearStale`, `#afterFailure`).
 
 import { DOES_NOT_END } from "../programs.mjs";
 

@@ -5,6 +5,7 @@ import { DRIVERS } from "@blocklayer/cli";
 import { openImage } from "@blocklayer/image";
 import { answersAbout, isSame } from "../agreement.mjs";
 import { blk, tryProgram } from "../programs.mjs";
+import { LOOSE } from "./looseness.mjs";
 import { Difference } from "./twin-pair.mjs";
 
 /**
@@ -27,14 +28,16 @@ async function judgeImage(pair, name) {
   const { ours, theirs } = pair.paths(name);
   const ourAnswers = await agreed(ours, "blk's");
   const theirAnswers = await agreed(theirs, "QEMU's");
+  const info = ourAnswers.get("info").value;
+  const loose = pair.loose.of(`@${name}`, info["backing-filename"] !== undefined);
   for (const [about, answer] of ourAnswers) {
-    const form = (one) => twinForm(about, one, pair.loose.has(`@${name}`));
+    const form = (one) => twinForm(about, one, loose);
     const [a, b] = [form(answer), form(theirAnswers.get(about))];
     if (!isSame(a, b)) throw new Difference(`${about} of the twins`, a, b);
   }
   await sameDisk(pair, name, "qcow2");
-  sameBitmaps(pair, name, await bitmapsOf(ours), await bitmapsOf(theirs));
-  for (const { name: snapshot } of ourAnswers.get("info").value.snapshots ?? []) {
+  sameBitmaps(pair, name, info["cluster-size"], await bitmapsOf(ours), await bitmapsOf(theirs));
+  for (const { name: snapshot } of info.snapshots ?? []) {
     await sameDisk(pair, name, "qcow2", snapshot);
   }
 }
@@ -52,18 +55,16 @@ async function agreed(image, whose) {
   return answers;
 }
 
-/** An answer without what twins need not share. */
-function twinForm(about, { status, value, stderr }, isLoose) {
-  // Loose: made by a copy (convert, commit, rebase, preallocation over a backing file), which each tool cuts as it likes; or
-  // zeroes went into a part of a cluster over a backing file: QEMU asks the whole chain whether the rest is zero, too;
-  // or into parts of subclusters beside a compressed cluster, where blk flags what QEMU writes.
+/** An answer without what twins need not share, at a level of looseness.mjs. */
+function twinForm(about, { status, value, stderr }, loose) {
   if (about === "map") {
-    return { status, stderr, value: isLoose ? undefined : joined((value ?? []).map(mapForm)) };
+    if (loose === LOOSE.unknown) return { status, stderr };
+    return { status, stderr, value: joined((value ?? []).map((entry) => mapForm(entry, loose))) };
   }
   if (about === "info") return { status, value: withoutTimes(value) };
   // Which host cluster was free decides what is next to what, and where the file ends.
   const { filename: _f, "image-end-offset": _e, "fragmented-clusters": _g, ...rest } = value ?? {};
-  if (isLoose) {
+  if (loose > LOOSE.strict) {
     delete rest["allocated-clusters"];
     delete rest["compressed-clusters"];
   }
@@ -74,8 +75,10 @@ function twinForm(about, { status, value, stderr }, isLoose) {
  * What of a map's entry counts. Host offsets do not: blk takes a freed cluster again only when its drop is durable, and two
  * deflaters give two lengths.
  */
-function mapForm({ start, length, depth, present, zero, data, offset }) {
-  return { start, length, depth, present, zero, data, isInFile: offset !== undefined };
+function mapForm({ start, length, depth, present, zero, data, offset }, loose) {
+  const form = { start, length, depth, present };
+  if (loose >= LOOSE.zeroed) return form;
+  return { ...form, zero, data, ...(loose === LOOSE.strict && { isInFile: offset !== undefined }) };
 }
 
 /** Neighbours that differ in nothing but where they are. */
@@ -177,7 +180,7 @@ async function bitmapsOf(path) {
 }
 
 /** See marked-ranges.mjs. */
-function sameBitmaps({ marked, hasSwapped }, image, ours, theirs) {
+function sameBitmaps({ marked, hasSwapped, rebased }, image, clusterBytes, ours, theirs) {
   const form = (bitmap) => ({ ...bitmap, ranges: undefined });
   const fail = () => {
     throw new Difference("bitmaps of the twins", ours, theirs);
@@ -187,13 +190,27 @@ function sameBitmaps({ marked, hasSwapped }, image, ours, theirs) {
     const mine = granulesOf(ranges, granularityBytes);
     const other = granulesOf(theirs[index].ranges, granularityBytes);
     // After a swap each image has bitmaps of both tools.
-    if (!hasSwapped && [...mine].some((granule) => !other.has(granule))) fail();
+    const unit = rebased.has(`@${image}`) ? clusterBytes : granularityBytes;
+    if (!hasSwapped && !isWithin(mine, other, granularityBytes, unit)) fail();
     for (const granule of new Set([...mine, ...other])) {
       if (mine.has(granule) && other.has(granule)) continue;
       const start = granule * granularityBytes;
       if (marked.has(`@${image}`, name, start, start + granularityBytes)) fail();
     }
   }
+}
+
+/** Whether each granule of one shares a unit with one of the other. */
+function isWithin(mine, other, granularityBytes, unitBytes) {
+  const units = new Set();
+  for (const granule of other) {
+    const start = granule * granularityBytes;
+    for (let at = Math.floor(start / unitBytes); at * unitBytes < start + granularityBytes; at++)
+      units.add(at);
+  }
+  return [...mine].every((granule) =>
+    units.has(Math.floor((granule * granularityBytes) / unitBytes)),
+  );
 }
 
 function granulesOf(ranges, granularityBytes) {

@@ -5,20 +5,24 @@
 // 3. Sizes are small, so that thousands of plans are run; geometries are chosen so that small disks have several L2 tables.
 import { Random } from "../content.mjs";
 import { someRange } from "../guest-ops.mjs";
+import { withExtraSteps } from "./extra-steps.mjs";
 
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
 /**
  * @typedef {import("../guest-ops.mjs").GuestOp} GuestOp
- * @typedef {{does: "raw", name: string, length: number, seed: number}} RawStep - a raw disk with something on it
+ * @typedef {{does: "raw", name: string, length: number, seed: number, noise?: boolean}} RawStep - a raw disk with
+ *   something on it, or with nothing but noise
  * @typedef {{does: "img", words: string[]}} ImgStep - qemu-img's words
  * @typedef {{does: "io", image: string, op: GuestOp}} IoStep - a guest's request
  * @typedef {{does: "adopt", from: string, to: string}} AdoptStep - a file takes another's place
  * @typedef {{does: "swap"}} SwapStep - each tool goes on with what the other made
  * @typedef {{does: "judge"}} JudgeStep - all images are compared
  * @typedef {{does: "spoil", offset: number}} SpoilStep - blk alone writes: for the test of this test; no plan has it
- * @typedef {RawStep | ImgStep | IoStep | AdoptStep | SwapStep | JudgeStep | SpoilStep} Step
+ * @typedef {{does: "damage", image: string, what: "leak" | "lost" | "dirty", at: number, words: string[]}} DamageStep
+ *   - the twins become one, are damaged alike, and mended by the words
+ * @typedef {RawStep | ImgStep | IoStep | AdoptStep | SwapStep | JudgeStep | SpoilStep | DamageStep} Step
  *
  * @typedef {object} Plan
  * @property {number} seed
@@ -52,7 +56,7 @@ export function planOf(seed) {
   }
   const wanted = steps.length + 10 + random.below(22);
   while (steps.length < wanted) steps.push(...someSteps(context));
-  return { seed, setup, steps };
+  return { seed, setup, steps: withExtraSteps(seed, context.layers, steps) };
 }
 
 /** The chain from the bottom up; the last one is `top.qcow2`. */
@@ -270,8 +274,7 @@ function convertSteps({ random, top, layers }) {
   const words = ["convert", ...from];
   if (random.below(4) === 0) words.push("-c");
   if (random.below(4) === 0) words.push("-S", random.pick(["0", "4k", "64k"]));
-  // Of a snapshot QEMU copies the bitmaps of today's disk, blk none: see README.md.
-  if (random.below(4) === 0 && from.length === 0) words.push("--bitmaps");
+  if (random.below(4) === 0) words.push("--bitmaps");
   if (below !== undefined) words.push("-B", below.name, "-F", below.format);
   words.push("-O", "qcow2", "-o", options.join(","), "@top.qcow2", "@x.qcow2");
   return [img(...words), ...adopted(random)];

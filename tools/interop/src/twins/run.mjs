@@ -15,6 +15,7 @@ const MAX_ATTEMPTS = 120;
  * @property {Difference | undefined} difference - none when the twins stayed the same
  * @property {import("./plan.mjs").Step[]} done - the steps up to there
  * @property {Map<string, number>} excused - reasons of deliberate.mjs, and how often they were used
+ * @property {Map<string, {succeeded: number, refused: number}>} kinds - of steps, and how often they ran
  */
 
 /**
@@ -34,14 +35,14 @@ export async function runPlan({ setup, steps }) {
       await judge(pair);
       rest = next < 0 ? [] : rest.slice(next + 1);
     }
-    return { difference: undefined, done: pair.done, excused: pair.excused };
+    return { difference: undefined, done: pair.done, excused: pair.excused, kinds: pair.kinds };
   } catch (error) {
     // What is neither a difference nor an end is a failure of ours, too: a tool that broke down.
     const difference =
       error instanceof Difference
         ? error
         : new Difference(`failure: ${error.message.slice(0, 60)}`, error.stack, "");
-    return { difference, done: pair.done, excused: pair.excused };
+    return { difference, done: pair.done, excused: pair.excused, kinds: pair.kinds };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -29,6 +29,8 @@ export function scriptOf({ seed }, done, message) {
 function linesOf(step) {
   switch (step.does) {
     case "raw":
+      if (step.noise)
+        return [`head -c ${step.length} /dev/urandom >a/${step.name}; cp a/${step.name} b`];
       return [
         `qemu-img create -q -f raw a/${step.name} ${step.length}`,
         `qemu-io -f raw -c 'write -P 7 0 ${Math.floor(step.length / 1024) * 512}' a/${step.name}`,
@@ -40,8 +42,16 @@ function linesOf(step) {
       return [`ours io -f qcow2 -c 'write -P 1 ${step.offset} 512' top.qcow2`];
     case "swap":
       return ["swap=$ours ours=$theirs theirs=$swap"];
+    case "damage": {
+      const words = step.words.join(" ").replace("@", "");
+      return [
+        "cp $theirs/* $ours",
+        `for twin in a b; do node damage.mjs $twin/${step.image.slice(1)} ${step.what} ${step.at}; done`,
+        `ours ${words}; theirs qemu-img ${words}`,
+      ];
+    }
     case "io": {
-      const words = `-f qcow2 -c '${qemuIoCommand(step.op)}' ${step.image.slice(1)}`;
+      const words = `-f qcow2 -c '${qemuIoCommand(step.op).replace("@", "")}' ${step.image.slice(1)}`;
       return [`ours io ${words}; theirs qemu-io ${words}`];
     }
     default: {

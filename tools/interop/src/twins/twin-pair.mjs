@@ -13,14 +13,18 @@ import {
   rmSync,
 } from "node:fs";
 import { join } from "node:path";
-import { diskContent, writeSparse } from "../content.mjs";
+import { diskContent, Random, writeSparse } from "../content.mjs";
 import { qemuIoCommand } from "../guest-ops.mjs";
 import { blk, tryBlk, tryProgram } from "../programs.mjs";
+import { damage } from "./damage.mjs";
 import { reasonToPart } from "./deliberate.mjs";
+import { kindsOf } from "./kinds.mjs";
+import { Looseness } from "./looseness.mjs";
 import { MarkedRanges } from "./marked-ranges.mjs";
+import { cutClusterEnd, headerOf, nonZeroSectors } from "./stale.mjs";
 
 /** Steps take milliseconds: what takes this long does not end. */
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 20_000;
 
 /** A step at which the twins part, or a question that is answered differently. */
 export class Difference extends Error {
@@ -50,16 +54,18 @@ export class TwinPair {
   theirs;
   /** How often a reason of deliberate.mjs was used. @type {Map<string, number>} */
   excused = new Map();
+  /** How often each kind of step ran; see kinds.mjs. @type {Map<string, {succeeded: number, refused: number}>} */
+  kinds = new Map();
   /** Whether each tool went on with what the other made. */
   hasSwapped = false;
-  /** Images whose clusters may be allocated otherwise; see `mapForm` in judge.mjs. */
-  loose = new Set();
+  /** How much maps may differ. */
+  loose = new Looseness();
+  /** Images whose clusters were compared and written by a rebase: blk does it by clusters, QEMU from 8.2 on. */
+  rebased = new Set();
   /** What a guest changed since a bitmap began, by `image bitmap`. */
   marked = new MarkedRanges();
   /** The steps that were done, for a script. @type {import("./plan.mjs").Step[]} */
   done = [];
-  /** Whether zeroes in parts of clusters may be flags for one tool and bytes for the other; see judge.mjs. */
-  #zeroesAreLoose = false;
   /** Commands that were tried. @type {Set<string>} */
   #used = new Set();
   /** Clusters that were written since the image was made, by image; "all" where nobody counts. */
@@ -105,7 +111,11 @@ export class TwinPair {
     switch (step.does) {
       case "raw":
         for (const path of Object.values(this.paths(step.name))) {
-          writeSparse(path, diskContent(step.length, 65_536, step.seed));
+          const { length, seed, noise } = step;
+          writeSparse(
+            path,
+            noise ? new Random(seed).bytes(length) : diskContent(length, 65_536, seed),
+          );
         }
         return;
       case "adopt": {
@@ -115,7 +125,7 @@ export class TwinPair {
           renameSync(from.theirs, to.theirs);
         }
         this.#touched.set(`@${step.to}`, "all");
-        this.loose.add(`@${step.to}`);
+        this.loose.afterAdoption(`@${step.from}`, `@${step.to}`);
         this.marked.forget(`@${step.to}`);
         return;
       }
@@ -128,6 +138,8 @@ export class TwinPair {
         return;
       case "img":
         return this.#img(step);
+      case "damage":
+        return this.#damage(step);
       default:
         throw new Error(`no such step: ${step.does}`);
     }
@@ -147,14 +159,27 @@ export class TwinPair {
    * a snapshot of a disk that had another length is converted with the length of today.
    */
   #isBeyondQemu({ does, words }) {
-    if (does !== "img") return false;
+    if (does !== "img" && does !== "damage") return false;
     if (words[0] === "check") return this.#used.has("bitmap") && this.#used.has("snapshot");
     return words[0] === "convert" && words.includes("-l") && this.#used.has("resize");
+  }
+
+  /** Damage is the same for both only where the files are. */
+  async #damage(step) {
+    const { image, what, at, words } = step;
+    const { ours, theirs } = this.paths(image.slice(1));
+    if (!existsSync(theirs)) return;
+    this.#goOnFrom(this.theirs, this.ours);
+    const isDamaged = damage(theirs, what, at);
+    if (isDamaged) damage(ours, what, at);
+    await this.#img({ does: "img", words });
+    if (isDamaged) this.#count(step, true);
   }
 
   async #img(step) {
     // What a disk takes elsewhere depends on the holes of its file, too: both measure the same one.
     const folder = step.words[0] === "measure" ? this.theirs : this.ours;
+    const oldLength = step.words[0] === "resize" ? this.#lengthOf(step) : 0;
     const ours = await tryBlk(...step.words.map((word) => word.replace(/^@/, `${folder}/`)));
     const words = step.words.map((word) => word.replace(/^@/, ""));
     const theirs = await tryProgram("qemu-img", words, {
@@ -163,15 +188,39 @@ export class TwinPair {
     });
     this.#touch(step);
     this.#used.add(words[0]);
-    if (/(^|,)-[bB],|extended_l2=on/.test(`${words}`)) this.#zeroesAreLoose = true;
-    this.#loosen(step.words);
+    this.loose.afterCommand(step.words);
+    if (words[0] === "rebase" && !words.includes("-u")) this.rebased.add(step.words.at(-1));
     if (words[0] === "bitmap" && ours.status === 0) this.marked.follow(step.words);
     this.#compare(step, ours, theirs);
+    this.#count(step, ours.status === 0);
     if (theirs.status !== 0) await this.#afterFailure(words);
     // QEMU 7.2 shows the guest what freed clusters held, old tables too, where it sets space aside in them; blk zeroes them.
     const mayBeStale = words[0] === "resize" && words.some((word) => word.startsWith("--prealloc"));
     if (mayBeStale && ours.status === 0) this.#goOnFrom(this.ours, this.theirs);
+    else if (words[0] === "resize") await this.#clearStale(step, oldLength);
     if (words[0] === "measure") this.#compareMeasures(ours.stdout, theirs.stdout);
+  }
+
+  /** The length of the disk that a step is about, as QEMU's twin has it. */
+  #lengthOf({ words }) {
+    const image = words.find((word) => word.startsWith("@")).slice(1);
+    const { theirs } = this.paths(image);
+    return existsSync(theirs) ? headerOf(theirs).lengthBytes : 0;
+  }
+
+  /**
+   * A disk that was made shorter and longer again shows for QEMU 7.2 what the cluster that its end cut held behind it;
+   * blk zeroes it.
+   */
+  async #clearStale(step, oldLength) {
+    const image = step.words.find((word) => word.startsWith("@"));
+    const { theirs } = this.paths(image.slice(1));
+    const end = Math.min(this.#lengthOf(step), cutClusterEnd(theirs, oldLength));
+    const stale = end > oldLength ? await nonZeroSectors(theirs, oldLength, end) : [];
+    if (stale.length === 0) return;
+    const commands = stale.flatMap((offset) => ["-c", `write -P 0 ${offset} 512`]);
+    await tryProgram("qemu-io", ["-f", "qcow2", ...commands, theirs]);
+    this.#excuse("QEMU 7.2 shows what lay behind the end of a disk that is made longer again");
   }
 
   /**
@@ -206,27 +255,13 @@ export class TwinPair {
     this.hasSwapped = true;
   }
 
-  /** What is made from an image, or from a disk, has its clusters where its maker likes. */
-  #loosen(words) {
-    const images = words.filter((word) => word.startsWith("@"));
-    const below = words.flatMap((word, at) =>
-      /^-[bB]$/.test(words[at - 1] ?? "") ? [`@${word}`] : [],
-    );
-    if (words[0] === "convert") this.loose.add(images.at(-1));
-    if (words.some((word) => word.startsWith("--preallocation"))) this.loose.add(images.at(-1));
-    if (!["commit", "rebase"].includes(words[0])) return;
-    for (const image of [...images, ...below]) this.loose.add(image);
-    if (words[0] === "commit")
-      for (const image of ["@mid.qcow2", "@base.qcow2"]) this.loose.add(image);
-  }
-
   #compare(step, ours, theirs) {
     const sameEnd = (ours.status === 0) === (theirs.status === 0);
     const [our, their] = [ours.stderr.match(REASONS)?.at(-1), theirs.stderr.match(REASONS)?.at(-1)];
     if (sameEnd && (our === undefined || their === undefined || our === their)) return;
     const reason = reasonToPart({ step, ours, theirs });
     if (reason !== undefined) {
-      this.excused.set(reason.why, (this.excused.get(reason.why) ?? 0) + 1);
+      this.#excuse(reason.why);
       if (!sameEnd) this.#goOn(reason.right);
       return;
     }
@@ -234,6 +269,18 @@ export class TwinPair {
     const about = `${what} of ${step.does === "io" ? step.op.kind : step.words[0]}`;
     const end = ({ status, stderr }) => `${status} ${stderr.trim()}`;
     throw new Difference(about, end(ours), end(theirs));
+  }
+
+  #excuse(why) {
+    this.excused.set(why, (this.excused.get(why) ?? 0) + 1);
+  }
+
+  #count(step, succeeded) {
+    for (const kind of kindsOf(step)) {
+      const count = this.kinds.get(kind) ?? { succeeded: 0, refused: 0 };
+      count[succeeded ? "succeeded" : "refused"]++;
+      this.kinds.set(kind, count);
+    }
   }
 
   /** The requests that go into one session, from a step on. */
@@ -250,8 +297,7 @@ export class TwinPair {
         // QEMU 7.2 goes on appending to a compressed cluster that was freed meanwhile, within one opening.
         if (ops.some(({ kind }) => kind !== "compressed")) break;
       }
-      if ((op.kind === "zeroes" || op.kind === "unmap") && this.#zeroesAreLoose)
-        this.loose.add(image);
+      this.loose.afterRequest(image, op);
       this.#touchRange(image, op);
       this.done.push(step);
       ops.push(op);
@@ -284,16 +330,24 @@ export class TwinPair {
   /** One session of a guest. */
   async #guest(image, ops) {
     const path = image.slice(1);
-    const words = ["-f", "qcow2", ...ops.flatMap((op) => ["-c", qemuIoCommand(op)])];
-    const ours = outcomesOf(await tryBlk("io", ...words, join(this.ours, path)), ops);
-    const run = await tryProgram("qemu-io", [...words, path], {
+    const wordsAt = (folder) => {
+      const commands = ops.map((op) => qemuIoCommand(op).replace("@", folder));
+      return ["-f", "qcow2", ...commands.flatMap((command) => ["-c", command])];
+    };
+    const ours = outcomesOf(
+      await tryBlk("io", ...wordsAt(`${this.ours}/`), join(this.ours, path)),
+      ops,
+    );
+    const run = await tryProgram("qemu-io", [...wordsAt(""), path], {
       cwd: this.theirs,
       timeoutMs: TIMEOUT_MS,
     });
     const theirs = outcomesOf(run, ops);
     for (const [index, op] of ops.entries()) {
       if (ours[index].status === 0) this.marked.add(image, op);
-      this.#compare({ does: "io", image, op }, ours[index], theirs[index]);
+      const step = { does: "io", image, op };
+      this.#compare(step, ours[index], theirs[index]);
+      this.#count(step, ours[index].status === 0);
     }
   }
 }

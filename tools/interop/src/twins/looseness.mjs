@@ -1,0 +1,84 @@
+// How much the maps of twins may differ, image by image.
+//
+// Guest bytes never may. Where a tool copies it cuts as it likes, and what it made that way is carried along: into what
+// is converted from it, and into all images above it.
+
+/** @enum {number} */
+export const LOOSE = {
+  /** Only host offsets differ. */
+  strict: 0,
+  /** Made by a copy: neighbours in the disk may have places or not. */
+  placed: 1,
+  /**
+   * Zeroes went into a part of a cluster: over a backing file QEMU asks the whole chain, and the host's files for holes,
+   * whether the rest is zero, too, and blk the next image; in subclusters beside a compressed cluster blk flags what QEMU writes.
+   */
+  zeroed: 2,
+  /** Written by a commit: QEMU copies in steps of 64 KiB, and zeroes as they come. */
+  unknown: 3,
+};
+
+const BELOW = ["@mid.qcow2", "@base.qcow2"];
+
+export class Looseness {
+  /** @type {Map<string, number>} by image */
+  #levels = new Map();
+  #zeroesAreLoose = false;
+
+  /**
+   * One of LOOSE.
+   *
+   * @param {string} image
+   * @param {boolean} hasBacking - then it shows what lies below it
+   */
+  of(image, hasBacking) {
+    const below = hasBacking ? BELOW.map((layer) => this.#own(layer)) : [];
+    return Math.max(this.#own(image), ...below);
+  }
+
+  /** A request of a guest. @param {import("../guest-ops.mjs").GuestOp} op */
+  afterRequest(image, { kind }) {
+    const isZero = kind === "zeroes" || kind === "unmap";
+    if (isZero && this.#zeroesAreLoose) this.#raise(image, LOOSE.zeroed);
+  }
+
+  /** A file took the place of another. */
+  afterAdoption(from, to) {
+    this.#levels.set(to, Math.max(LOOSE.placed, this.#own(from)));
+  }
+
+  /** A command, whether it succeeded or not. @param {readonly string[]} words */
+  afterCommand(words) {
+    if (/(^|,)-[bB],|extended_l2=on/.test(words.join())) this.#zeroesAreLoose = true;
+    const images = words.filter((word) => word.startsWith("@"));
+    const last = images.at(-1);
+    switch (words[0]) {
+      case "create":
+        this.#levels.delete(last);
+        return;
+      case "convert": {
+        const source = this.of(images.at(-2) ?? last, true);
+        this.#levels.set(last, source > LOOSE.placed ? LOOSE.unknown : LOOSE.placed);
+        return;
+      }
+      case "commit":
+        for (const layer of BELOW) this.#raise(layer, LOOSE.unknown);
+        this.#raise(last, LOOSE.placed);
+        return;
+      case "rebase":
+        this.#raise(last, LOOSE.placed);
+        return;
+      case "resize":
+        if (words.some((word) => word.startsWith("--preallocation")))
+          this.#raise(last, LOOSE.placed);
+    }
+  }
+
+  #own(image) {
+    return this.#levels.get(image) ?? LOOSE.strict;
+  }
+
+  #raise(image, level) {
+    this.#levels.set(image, Math.max(level, this.#own(image)));
+  }
+}
