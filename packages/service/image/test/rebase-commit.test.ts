@@ -136,6 +136,24 @@ describe("commitImage()", () => {
     expect(await chain.damage("base")).toBe(0);
   });
 
+  test("must keep what a longer base has behind the end of the image, whatever lies between", async () => {
+    const { drivers } = new Chain(1);
+    const format = "qcow2" as const;
+    const make = async (filename: string, sizeBytes: number, below?: string): Promise<void> => {
+      const backing = below === undefined ? {} : { backing: { filename: below, format } };
+      await createImage({ drivers, filename, format, sizeBytes, ...backing });
+      await using disk = await openImage(filename, { drivers, readOnly: false });
+      await disk.write(0, new Uint8Array(sizeBytes).fill(filename.charCodeAt(0)));
+    };
+    await make("base", 8192);
+    await make("middle", 12_288, "base");
+    await make("top", 2048, "middle");
+    await commitImage("top", { drivers, base: "base" });
+    await using base = await openImage("base", { drivers });
+    const text = Buffer.from(await base.read(0, base.lengthBytes)).toString();
+    expect(text).toBe("t".repeat(2048) + "b".repeat(6144));
+  });
+
   test("must not empty the image when the base cannot be written", async () => {
     const chain = await chainOf(5);
     const { drivers, files } = chain;

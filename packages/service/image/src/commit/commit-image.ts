@@ -8,7 +8,8 @@
  * 2. The base is flushed before the image is emptied. A failure or a crash before that leaves the image as it was, and a
  *    base that shows the same through it.
  * 3. Where a layer ends, the one above it shows zeroes, not what the base has there: so it is in the base afterwards.
- * 4. A base that is shorter than the image grows; one that is longer keeps its end.
+ * 4. A base that is shorter than the image grows; one that is longer keeps its end, also where a layer between them has
+ *    something behind the end of a layer above it.
  */
 import { BlockError } from "@blocklayer/bytes";
 import type { BlockBackend } from "@blocklayer/block-graph";
@@ -118,11 +119,12 @@ async function writeLayers(
   options: CommitOptions,
 ): Promise<void> {
   const { onProgress, signal, rateLimitBytesPerSecond } = options;
-  const total = layers.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
+  const shown = layers.map((_, index) => shownLengthOf(layers.slice(index)));
+  const total = shown.reduce((sum, lengthBytes) => sum + lengthBytes, 0);
   let before = 0;
   let shownEnd = Infinity;
-  for (const layer of layers) {
-    const { lengthBytes } = layer;
+  for (const [index, layer] of layers.entries()) {
+    const lengthBytes = shown[index] as number;
     await zeroPast(target, shownEnd, lengthBytes, signal);
     if (lengthBytes > target.lengthBytes) {
       await resizeImage(target, { lengthBytes, ...(signal === undefined ? {} : { signal }) });
@@ -130,6 +132,7 @@ async function writeLayers(
     const done = before;
     await convertImage({
       sources: [layer],
+      sourceLengthBytes: lengthBytes,
       target,
       targetBacking: { lengthBytes: target.lengthBytes, bareLayers: true },
       onProgress: (bytes) => onProgress?.(done + bytes, total),
@@ -139,6 +142,11 @@ async function writeLayers(
     before += lengthBytes;
     shownEnd = lengthBytes;
   }
+}
+
+/** How much of the first of some layers the image shows: up to the end of the shortest. */
+function shownLengthOf(layers: readonly BlockBackend[]): number {
+  return Math.min(...layers.map(({ lengthBytes }) => lengthBytes));
 }
 
 /** What a longer layer shows behind the end of the one below it is zero. */

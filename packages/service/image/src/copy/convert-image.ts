@@ -35,7 +35,7 @@ const MAX_GRANULE_BYTES: number = ITEM_BYTES;
 export async function convertImage(options: ConvertOptions): Promise<ConvertResult> {
   const { target, signal } = options;
   const ownLayers = options.targetBacking === undefined ? undefined : ownLayersOf(options);
-  const sources = new SourceList(options.sources, ownLayers);
+  const sources = new SourceList(options.sources, ownLayers, options.sourceLengthBytes);
   refuseBadOptions(options, sources);
   const sparseBytes = options.sparseSizeBytes ?? DEFAULT_SPARSE_BYTES;
   const unitBytes = unitOf(options);

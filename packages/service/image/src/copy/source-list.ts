@@ -19,11 +19,16 @@ export class SourceList {
 
   /**
    * @param ownLayers - how many layers of each chain count; `undefined`: all
+   * @param limit - bytes from the start that count
    */
-  constructor(backends: readonly BlockBackend[], ownLayers: number | undefined) {
+  constructor(
+    backends: readonly BlockBackend[],
+    ownLayers: number | undefined,
+    limit: number = Infinity,
+  ) {
     let start = 0;
     this.parts = backends.map((backend, index) => {
-      const end = start + backend.lengthBytes;
+      const end = Math.min(start + backend.lengthBytes, limit);
       const part = { index, backend, start, end, base: baseOf(backend.root, ownLayers) };
       start = end;
       return part;

@@ -5,7 +5,9 @@ import type { BlockBackend } from "@blocklayer/block-graph";
 export interface ConvertOptions {
   /** Copied one behind the other. At least one. */
   readonly sources: readonly BlockBackend[];
-  /** Open for writing, and at least as long as the sources together. The caller closes it. */
+  /** Only so many bytes from the start of the sources; default all. */
+  readonly sourceLengthBytes?: number;
+  /** Open for writing, and at least as long as what is copied. The caller closes it. */
   readonly target: BlockBackend;
   /** Write compressed clusters (`-c`). The target's format must be able to. */
   readonly compressed?: boolean;
