@@ -44,10 +44,12 @@ const PARTINGS = [
       step.words?.[0] === "amend" && ours.status === 0 && theirs.stderr.includes(DOES_NOT_END),
   },
   {
-    why: "blk does not support it yet, and says so",
+    why: "blk does not support it with an external data file yet, and says so",
     right: "theirs",
     fits: ({ ours, theirs }) =>
-      theirs.status === 0 && ours.status === 1 && /is not supported/.test(ours.stderr),
+      theirs.status === 0 &&
+      ours.status === 1 &&
+      /an external data file is not supported/.test(ours.stderr),
   },
 ];
 

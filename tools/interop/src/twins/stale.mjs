@@ -6,10 +6,10 @@ import { openImage } from "@blocklayer/image";
 const SECTOR = 512;
 
 /**
- * Two fields of a qcow2 header.
+ * Some fields of a qcow2 header.
  *
  * @param {string} path
- * @returns {{clusterBytes: number, lengthBytes: number}} the length is that of the disk
+ * @returns {{version: number, clusterBytes: number, lengthBytes: number}} the length is that of the disk
  */
 export function headerOf(path) {
   const bytes = Buffer.alloc(32);
@@ -20,7 +20,7 @@ export function headerOf(path) {
     closeSync(file);
   }
   const lengthBytes = Number(bytes.readBigUInt64BE(24));
-  return { clusterBytes: 2 ** bytes.readUInt32BE(20), lengthBytes };
+  return { version: bytes.readUInt32BE(4), clusterBytes: 2 ** bytes.readUInt32BE(20), lengthBytes };
 }
 
 /** Where the cluster ends that a disk's end cuts. */

@@ -297,6 +297,7 @@ export class TwinPair {
         // QEMU 7.2 goes on appending to a compressed cluster that was freed meanwhile, within one opening.
         if (ops.some(({ kind }) => kind !== "compressed")) break;
       }
+      if (op.noFallback && !this.#mayRefuseBytes(image)) continue;
       this.loose.afterRequest(image, op);
       this.#touchRange(image, op);
       this.done.push(step);
@@ -309,6 +310,12 @@ export class TwinPair {
   #mayCompress(image, op) {
     const touched = this.#touched.get(image) ?? new Set();
     return touched !== "all" && clustersOf(op).every((cluster) => !touched.has(cluster));
+  }
+
+  /** For version 2 QEMU 7.2 refuses zeroes that must not be bytes also where there is nothing to do. */
+  #mayRefuseBytes(image) {
+    const { theirs } = this.paths(image.slice(1));
+    return existsSync(theirs) && headerOf(theirs).version >= 3;
   }
 
   #touchRange(image, op) {
