@@ -49,7 +49,9 @@ const PARTINGS = [
     fits: ({ ours, theirs }) =>
       theirs.status === 0 &&
       ours.status === 1 &&
-      /an external data file is not supported/.test(ours.stderr),
+      /(is not supported with an external data file|an external data file is not supported)/.test(
+        ours.stderr,
+      ),
   },
 ];
 
