@@ -5,7 +5,7 @@
  *
  * 1. Fewer than there are references: corruption, for the cluster can be freed under its user.
  *    More: a leak. Unknown: the cluster cannot be checked.
- * 2. Where neither side has a number, whole chunks are skipped.
+ * 2. Where neither side has a number nothing is looked at: a file may have 2^44 clusters and hold a few.
  *
  * Source: the qcow2 specification, "Host cluster management".
  */
@@ -53,8 +53,11 @@ export function compareRefcounts(
 ): number {
   const { refcountBlockEntries } = geometry;
   const clusterCount = references.clusterCount;
+  const starts = startsOf(refcountBlockEntries, references, stored);
+  let next = 0;
   let highest = 0;
   for (let first = 0; first < clusterCount; ) {
+    while ((starts[next] ?? clusterCount) < first) next++;
     const end = Math.min(
       clusterCount,
       (Math.floor(first / CHUNK_LENGTH) + 1) * CHUNK_LENGTH,
@@ -62,12 +65,35 @@ export function compareRefcounts(
     );
     if (stored.isUnknown(Math.floor(first / refcountBlockEntries))) {
       reportUnknown(first, end, findings);
-    } else {
-      highest = Math.max(highest, compareRange(references, stored, first, end, findings));
+      first = end;
+      continue;
     }
-    first = end;
+    const chunk = Math.floor(first / CHUNK_LENGTH);
+    if (hasNumbers(references, stored, chunk)) {
+      highest = Math.max(highest, compareRange(references, stored, first, end, findings));
+      first = end;
+    } else first = Math.max(end, starts[next] ?? clusterCount);
   }
   return highest;
+}
+
+/** Where chunks with numbers and blocks that are unknown begin, ascending. */
+function startsOf(
+  refcountBlockEntries: number,
+  references: References,
+  stored: StoredRefcounts,
+): readonly number[] {
+  return [
+    ...references.counters.chunkIndices().map((index) => index * CHUNK_LENGTH),
+    ...stored.counters.chunkIndices().map((index) => index * CHUNK_LENGTH),
+    ...[...stored.unknownBlocks].map((index) => index * refcountBlockEntries),
+  ].sort((a, b) => a - b);
+}
+
+function hasNumbers(references: References, stored: StoredRefcounts, chunk: number): boolean {
+  return (
+    references.counters.chunk(chunk) !== undefined || stored.counters.chunk(chunk) !== undefined
+  );
 }
 
 /** Within one chunk. Returns the highest cluster in use, or 0. */
@@ -81,7 +107,6 @@ function compareRange(
   const index = Math.floor(first / CHUNK_LENGTH);
   const storedChunk = stored.counters.chunk(index);
   const foundChunk = references.counters.chunk(index);
-  if (storedChunk === undefined && foundChunk === undefined) return 0;
   const base = index * CHUNK_LENGTH;
   let highest = 0;
   for (let cluster = first; cluster < end; cluster++) {

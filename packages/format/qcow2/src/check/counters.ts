@@ -6,6 +6,8 @@
  * 1. Memory is taken in chunks, and only where a number is not zero: a sparse file of many
  *    terabytes costs what it holds.
  * 2. It is bounded by MAX_COUNTER_BYTES, whatever an image says.
+ * 3. Clusters below NEAR_CLUSTERS are found with 32-bit shifts, in an array. A file can have 2^44 of them: those
+ *    beyond are found in a map.
  */
 import { BlockError } from "@blocklayer/bytes";
 import type { Geometry } from "../geometry.js";
@@ -13,10 +15,11 @@ import type { Geometry } from "../geometry.js";
 const CHUNK_BITS = 12;
 /** Counters in one chunk. */
 export const CHUNK_LENGTH: number = 2 ** CHUNK_BITS;
+/** The low 12 bits, which `&` leaves exact for every safe integer. */
 const CHUNK_MASK: number = CHUNK_LENGTH - 1;
 
-/** The most clusters that a check counts, as in QEMU. Also keeps indices within 32-bit shifts. */
-export const MAX_CLUSTERS: number = 2 ** 31 - 1;
+/** Below this a cluster is a 31-bit integer. */
+const NEAR_CLUSTERS = 2 ** 31;
 /** The most memory of one set of counters: enough for 16 TiB of 64 KiB clusters at 16 bits. */
 export const MAX_COUNTER_BYTES: number = 2 ** 29;
 
@@ -28,7 +31,10 @@ export class Counters {
   readonly max: number;
   readonly #bits: number;
   readonly #op: string;
-  readonly #chunks: (CounterChunk | undefined)[] = [];
+  readonly #near: (CounterChunk | undefined)[] = [];
+  readonly #far = new Map<number, CounterChunk>();
+  /** Indices of the chunks that were taken, in that order. */
+  readonly #taken: number[] = [];
   #bytes = 0;
 
   /** @param op - what counts, for the message when memory does not do */
@@ -38,20 +44,21 @@ export class Counters {
     this.max = geometry.maxRefcount;
   }
 
-  /** One past the highest chunk that was taken. */
-  get chunkCount(): number {
-    return this.#chunks.length;
+  /** The chunks that are not all zero, and maybe some that became so: their indices, ascending. */
+  chunkIndices(): readonly number[] {
+    return [...this.#taken].sort((a, b) => a - b);
   }
 
-  /** The number of a cluster. Requires: `0 <= cluster <= MAX_CLUSTERS`. */
+  /** The number of a cluster. */
   get(cluster: number): number {
-    return this.#chunks[cluster >>> CHUNK_BITS]?.[cluster & CHUNK_MASK] ?? 0;
+    return this.#find(cluster)?.[cluster & CHUNK_MASK] ?? 0;
   }
 
   /** Sets the number of a cluster. Requires: it is within `max`. */
   set(cluster: number, value: number): void {
-    if (value === 0 && this.#chunks[cluster >>> CHUNK_BITS] === undefined) return;
-    this.#chunkFor(cluster)[cluster & CHUNK_MASK] = value;
+    const chunk = this.#find(cluster);
+    if (value === 0 && chunk === undefined) return;
+    (chunk ?? this.#take(cluster))[cluster & CHUNK_MASK] = value;
   }
 
   /**
@@ -60,7 +67,7 @@ export class Counters {
    * @returns how much of `times` is beyond `max`, and was not added
    */
   add(cluster: number, times: number): number {
-    const chunk = this.#chunks[cluster >>> CHUNK_BITS] ?? this.#chunkFor(cluster);
+    const chunk = this.#find(cluster) ?? this.#take(cluster);
     const at = cluster & CHUNK_MASK;
     const sum = (chunk[at] as number) + times;
     if (sum <= this.max) {
@@ -73,7 +80,7 @@ export class Counters {
 
   /** Raises the number of a cluster, unless that would go above `max`; then `false`. */
   tryAdd(cluster: number, times: number): boolean {
-    const chunk = this.#chunks[cluster >>> CHUNK_BITS] ?? this.#chunkFor(cluster);
+    const chunk = this.#find(cluster) ?? this.#take(cluster);
     const at = cluster & CHUNK_MASK;
     const sum = (chunk[at] as number) + times;
     if (sum > this.max) return false;
@@ -83,13 +90,16 @@ export class Counters {
 
   /** The chunk with this index, or `undefined` when all of it is zero. */
   chunk(index: number): CounterChunk | undefined {
-    return this.#chunks[index];
+    return this.#find(index * CHUNK_LENGTH);
   }
 
-  #chunkFor(cluster: number): CounterChunk {
-    const index = cluster >>> CHUNK_BITS;
-    const existing = this.#chunks[index];
-    if (existing !== undefined) return existing;
+  #find(cluster: number): CounterChunk | undefined {
+    if (cluster < NEAR_CLUSTERS) return this.#near[cluster >>> CHUNK_BITS];
+    return this.#far.get(Math.floor(cluster / CHUNK_LENGTH));
+  }
+
+  /** A chunk for a cluster that has none. */
+  #take(cluster: number): CounterChunk {
     const chunk = this.#newChunk();
     this.#bytes += chunk.byteLength;
     if (this.#bytes > MAX_COUNTER_BYTES) {
@@ -98,7 +108,10 @@ export class Counters {
         `${this.#op}: more than ${MAX_COUNTER_BYTES} bytes of refcounts`,
       );
     }
-    this.#chunks[index] = chunk;
+    const index = Math.floor(cluster / CHUNK_LENGTH);
+    if (cluster < NEAR_CLUSTERS) this.#near[index] = chunk;
+    else this.#far.set(index, chunk);
+    this.#taken.push(index);
     return chunk;
   }
 

@@ -43,12 +43,8 @@ export class L1Walk {
   async add(hostOffset: number, entryCount: number, active: boolean): Promise<void> {
     const lengthBytes = entryCount * ENTRY_BYTES;
     this.#context.references.add(hostOffset, lengthBytes);
-    const bytes = await this.#reader.read(
-      "check_refcounts_l1",
-      hostOffset,
-      lengthBytes,
-      ENTRY_BYTES,
-    );
+    const what = "check_refcounts_l1";
+    const bytes = await this.#reader.readSparse(what, hostOffset, lengthBytes, ENTRY_BYTES);
     if (bytes === undefined) return;
     const view = viewOf(bytes);
     for (let at = 0; at + ENTRY_BYTES <= bytes.length; at += ENTRY_BYTES) {
@@ -119,7 +115,8 @@ export class L1Walk {
 
   async #walkUnaligned(offset: number, active: boolean): Promise<void> {
     const { clusterSize, l2EntrySize } = this.#context.geometry;
-    const bytes = await this.#reader.read("check_refcounts_l2", offset, clusterSize, l2EntrySize);
+    const what = "check_refcounts_l2";
+    const bytes = await this.#reader.readSparse(what, offset, clusterSize, l2EntrySize);
     const use = active
       ? { active: 1, inactive: 0, judged: 1 }
       : { active: 0, inactive: 1, judged: 0 };

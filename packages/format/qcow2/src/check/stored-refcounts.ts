@@ -18,7 +18,7 @@ import {
   REFCOUNT_TABLE_RESERVED_LOW,
 } from "../geometry.js";
 import type { Qcow2Header } from "../header/header.js";
-import { Counters, MAX_CLUSTERS } from "./counters.js";
+import { Counters } from "./counters.js";
 import type { TableReader } from "./table-reader.js";
 
 /** One entry of the refcount table. */
@@ -64,7 +64,6 @@ export class StoredRefcounts {
 
   /** The refcount of a cluster; `undefined` when its block cannot be found. Beyond all blocks: 0. */
   get(cluster: number): number | undefined {
-    if (cluster > MAX_CLUSTERS) return 0;
     if (this.#unknown.size > 0) {
       const block = Math.floor(cluster / this.#geometry.refcountBlockEntries);
       if (this.#unknown.has(block)) return undefined;
@@ -75,6 +74,11 @@ export class StoredRefcounts {
   /** Whether the block with this index, and so each of its refcounts, is unknown. */
   isUnknown(blockIndex: number): boolean {
     return this.#unknown.has(blockIndex);
+  }
+
+  /** Indices of the blocks that are unknown, in no order. */
+  get unknownBlocks(): Iterable<number> {
+    return this.#unknown;
   }
 
   async #loadBlocks(reader: TableReader, blockCount: number): Promise<void> {
@@ -106,7 +110,7 @@ export class StoredRefcounts {
     const first = index * refcountBlockEntries;
     // A block of narrow refcounts has half a million of them, nearly all of them zero: the tail is skipped at once.
     const used = Math.ceil((lengthWithoutZeroes(bytes) * 8) / refcountBits);
-    const count = Math.min(used, refcountBlockEntries, MAX_CLUSTERS + 1 - first);
+    const count = Math.min(used, refcountBlockEntries);
     const { counters } = this;
     let at = Math.floor((firstNonZero(bytes) * 8) / refcountBits);
     if (refcountBits === 16) {

@@ -136,7 +136,7 @@ async function eachCounted(
   released: () => void = () => undefined,
 ): Promise<void> {
   const entries = image.geometry.refcountBlockEntries;
-  for (let chunk = 0; chunk < counts.chunkCount; chunk++) {
+  for (const chunk of counts.chunkIndices()) {
     const numbers = counts.chunk(chunk);
     if (numbers === undefined) continue;
     const base = chunk * CHUNK_LENGTH;

@@ -54,9 +54,9 @@ export async function mendBitmaps(
   return { header: { ...header, autoclear }, mended: 1, clusters: [] };
 }
 
-function clustersIn({ counters, clusterCount }: References): number[] {
+function clustersIn({ counters }: References): number[] {
   const clusters: number[] = [];
-  for (let index = 0; index * CHUNK_LENGTH < clusterCount; index++) {
+  for (const index of counters.chunkIndices()) {
     counters.chunk(index)?.forEach((count, at) => {
       if (count !== 0) clusters.push(index * CHUNK_LENGTH + at);
     });

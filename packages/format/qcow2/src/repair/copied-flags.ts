@@ -11,7 +11,6 @@ import { entryText } from "../check/l2-walk.js";
 import { COMPRESSED_HIGH, COPIED_HIGH, ENTRY_BYTES, hostOffsetOf, isCopied } from "../geometry.js";
 import type { References } from "../check/references.js";
 import type { Findings } from "../check/findings.js";
-import { MAX_CLUSTERS } from "../check/counters.js";
 import type { Tables } from "./tables.js";
 
 /** What a pass over the flags does with a wrong one. */
@@ -30,20 +29,16 @@ export interface CopiedPass {
 export async function passCopiedFlags(tables: Tables, pass: CopiedPass): Promise<number> {
   const { clusterSize, externalData, l2EntrySize } = tables.geometry;
   let wrong = 0;
-  const wanted = (offset: number): boolean => {
-    const cluster = Math.floor(offset / clusterSize);
-    return cluster <= MAX_CLUSTERS && pass.references.counters.get(cluster) === 1;
-  };
+  const refcount = (offset: number): number =>
+    pass.references.counters.get(Math.floor(offset / clusterSize));
   const judge = (high: number, offset: number, what: () => string): number | undefined => {
-    if (offset === 0 || isCopied(high) === wanted(offset)) return undefined;
+    if (offset === 0 || isCopied(high) === (refcount(offset) === 1)) return undefined;
     wrong++;
     const { findings, mend } = pass;
     if (mend) findings.repaired(() => `Repairing OFLAG_COPIED ${what()}`);
     else findings.corruption(() => `ERROR OFLAG_COPIED ${what()}`);
     return mend ? (high ^ COPIED_HIGH) >>> 0 : undefined;
   };
-  const refcount = (offset: number): number =>
-    pass.references.counters.get(Math.min(MAX_CLUSTERS, Math.floor(offset / clusterSize)));
   await tables.editL1(tables.active, (high, low, index) => {
     const offset = hostOffsetOf(high, low);
     const text = (): string =>

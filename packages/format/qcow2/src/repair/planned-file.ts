@@ -13,13 +13,14 @@
  *    an entry names already.
  * 5. What was copied does not change before the entry that names the copy is durable.
  */
-import type { BlockChild } from "@blocklayer/block-api";
+import type { BlockChild, BlockStatus, BlockStatusOptions } from "@blocklayer/block-api";
 import {
   alignUp,
   assert,
   BlockError,
   divideRoundUp,
   IoVector,
+  type MaybePromise,
   SECTOR_SIZE_BYTES,
 } from "@blocklayer/bytes";
 import type { HostOffset } from "../geometry.js";
@@ -63,7 +64,7 @@ export class PlannedFile {
       writeZeroes: refuse,
       discard: refuse,
       truncate: refuse,
-      blockStatus: (offset, lengthBytes, options) => file.blockStatus(offset, lengthBytes, options),
+      blockStatus: (offset, lengthBytes, options) => this.#status(offset, lengthBytes, options),
       flush: refuse,
     };
   }
@@ -226,6 +227,36 @@ export class PlannedFile {
       await this.file.writev(at, IoVector.from(parts).slice(0, this.#roomAt(at, parts.length)));
     }
     for (const sector of chosen) this.#sectors.delete(sector);
+  }
+
+  /** As the file has it; what is planned is data. */
+  #status(
+    hostOffset: HostOffset,
+    lengthBytes: number,
+    options?: BlockStatusOptions,
+  ): MaybePromise<BlockStatus> {
+    const inFile = Math.min(lengthBytes, this.file.lengthBytes - hostOffset);
+    if (inFile > 0 && !this.#isPlanned(hostOffset, inFile)) {
+      return this.file.blockStatus(hostOffset, inFile, options);
+    }
+    return {
+      lengthBytes: inFile > 0 ? inFile : lengthBytes,
+      allocated: true,
+      data: true,
+      zero: false,
+      compressed: false,
+    };
+  }
+
+  #isPlanned(hostOffset: HostOffset, lengthBytes: number): boolean {
+    const first = Math.floor(hostOffset / SECTOR_SIZE_BYTES);
+    const last = Math.floor((hostOffset + lengthBytes - 1) / SECTOR_SIZE_BYTES);
+    if (last - first < this.#sectors.size) {
+      for (let sector = first; sector <= last; sector++) if (this.#sectors.has(sector)) return true;
+      return false;
+    }
+    for (const sector of this.#sectors.keys()) if (sector >= first && sector <= last) return true;
+    return false;
   }
 
   #roomAt(hostOffset: HostOffset, sectors: number): number {

@@ -37,17 +37,15 @@ export function needsRebuild(
   if (tableEnd > references.clusterCount) return true;
   const known = new Set<number>();
   for (const { index } of stored.entries) if (!stored.isUnknown(index)) known.add(index);
-  for (let cluster = 0; cluster < references.clusterCount; cluster++) {
-    const chunk = references.counters.chunk(Math.floor(cluster / CHUNK_LENGTH));
-    if (chunk === undefined) {
-      cluster += CHUNK_LENGTH - 1 - (cluster % CHUNK_LENGTH);
-      continue;
+  return references.counters.chunkIndices().some((chunk) => {
+    const end = Math.min((chunk + 1) * CHUNK_LENGTH, references.clusterCount);
+    for (let cluster = chunk * CHUNK_LENGTH; cluster < end; cluster++) {
+      if (references.counters.get(cluster) === 0) continue;
+      if (!known.has(Math.floor(cluster / entries))) return true;
+      if (cluster < oldClusters && stored.counters.get(cluster) === 0) return true;
     }
-    if (chunk[cluster % CHUNK_LENGTH] === 0) continue;
-    const isCounted = known.has(Math.floor(cluster / entries));
-    if (!isCounted || (cluster < oldClusters && stored.counters.get(cluster) === 0)) return true;
-  }
-  return false;
+    return false;
+  });
 }
 
 /** Whether something else lies on the refcount table, or may: more references than can be counted hide which. */
@@ -155,18 +153,16 @@ function usedBlocks(parts: RebuildParts): Set<number> {
   const { references, stored, before, geometry } = parts;
   const entries = geometry.refcountBlockEntries;
   const used = new Set<number>();
-  const { clusterCount } = references;
-  for (let cluster = 0; cluster < clusterCount; ) {
-    const chunk = Math.floor(cluster / CHUNK_LENGTH);
-    const isEmpty = [references.counters, stored.counters, before].every(
-      (counters) => counters.chunk(chunk) === undefined,
-    );
-    const index = Math.floor(cluster / entries);
-    const next = (index + 1) * entries;
-    if (isEmpty) cluster = Math.max((chunk + 1) * CHUNK_LENGTH, cluster + 1);
-    else if (used.has(index)) cluster = next;
-    else if (countOf(parts, cluster) > 0) used.add(index);
-    else cluster++;
+  for (const counters of [references.counters, stored.counters, before]) {
+    for (const chunk of counters.chunkIndices()) {
+      const end = Math.min((chunk + 1) * CHUNK_LENGTH, references.clusterCount);
+      for (let cluster = chunk * CHUNK_LENGTH; cluster < end; ) {
+        const index = Math.floor(cluster / entries);
+        if (used.has(index)) cluster = (index + 1) * entries;
+        else if (counters.get(cluster) > 0) used.add(index);
+        else cluster++;
+      }
+    }
   }
   return used;
 }

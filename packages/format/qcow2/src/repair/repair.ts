@@ -103,7 +103,6 @@ class Repair {
   /** Lowers refcounts that are too high. */
   async leaks(): Promise<CheckResult> {
     const seen = await examine(this.#file, this.header, this.#options);
-    if (seen instanceof Findings) return this.#result(seen, {});
     const { geometry, references, stored, findings: left } = seen;
     const unread = left.checkErrors > 0;
     const isBuiltWrong = this.#compare(seen, left);
@@ -154,13 +153,11 @@ class Repair {
     const clusters = divideRoundUp(plan.lengthBytes, geometryOf(this.header).clusterSize);
     const blocked = new Findings();
     const found = await examine(this.#file, this.header, this.#options);
-    if (found instanceof Findings) return found;
     const { stored: old, references: before } = found;
     plan.avoid(await findNamedBehindEnd(plan, this.header, old, blocked, this.#options));
     if (blocked.checkErrors > 0) return blocked;
     await this.#mendTables(plan, blocked);
     const seen = await examine(plan.child, this.header, this.#options);
-    if (seen instanceof Findings) return seen;
     seen.findings.append(blocked);
     if (seen.findings.checkErrors > 0) return seen.findings;
     await plan.commitAppended();
@@ -271,7 +268,6 @@ class Repair {
     this.header = await rebuildRefcounts({ ...parts, before }, this.header);
     this.#corruptionsFixed += left.corruptions;
     const again = await examine(plan.child, this.header, this.#options);
-    if (again instanceof Findings) return again;
     checkRefcountBlocks(again.geometry, again.references, again.stored, again.findings);
     return again.findings.checkErrors > 0 ? again.findings : again;
   }

@@ -180,7 +180,8 @@ export class Tables {
 
   async #readL1(reader: TableReader, { hostOffset, entryCount }: L1Place): Promise<Uint8Array> {
     const length = entryCount * ENTRY_BYTES;
-    return (await reader.read("check_refcounts_l1", hostOffset, length)) ?? new Uint8Array(0);
+    const bytes = await reader.readSparse("check_refcounts_l1", hostOffset, length, 1);
+    return bytes ?? new Uint8Array(0);
   }
 
   #newReader(): TableReader {

@@ -9,7 +9,7 @@
  *
  * Locking: the image lock is held throughout.
  */
-import { type Counters, MAX_CLUSTERS } from "../check/counters.js";
+import type { Counters } from "../check/counters.js";
 import {
   type ClusterIndex,
   COMPRESSED_HIGH,
@@ -84,7 +84,6 @@ function clusterToOwn(
   const offset = hostOffsetOf(high, low);
   if (offset === 0 || image.badClusterOffset(offset)) return -1;
   const cluster = offset * image.perCluster;
-  if (cluster > MAX_CLUSTERS) return -1;
   return lowered.get(cluster) > 0 ? cluster : -1;
 }
 

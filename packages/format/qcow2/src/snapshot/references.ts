@@ -14,7 +14,7 @@
  */
 import { BlockError, CorruptImageError, hex } from "@blocklayer/bytes";
 import type { Table } from "@blocklayer/metadata-cache";
-import { Counters, MAX_CLUSTERS } from "../check/counters.js";
+import { Counters } from "../check/counters.js";
 import {
   COMPRESSED_HIGH,
   compressedLengthOf,
@@ -34,12 +34,7 @@ export class References {
   /** No reference may end behind this. */
   readonly #end: HostOffset;
 
-  /** @throws BlockError `EFBIG` for a file of more clusters than can be counted */
   constructor(image: Qcow2Image, op: string) {
-    if (image.file.lengthBytes * image.perCluster >= MAX_CLUSTERS) {
-      const message = `the file has more than ${MAX_CLUSTERS} clusters, too many to count`;
-      throw new BlockError("EFBIG", message, { op, node: image.nodeName });
-    }
     this.#image = image;
     this.#op = op;
     this.counters = new Counters(image.geometry, op);
