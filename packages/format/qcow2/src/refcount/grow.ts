@@ -5,7 +5,8 @@
  *
  * When the table has no entry left for a new block, a new table and the blocks that count it go to the
  * start of the next range that no block covers, all of them counted there, and the header is switched
- * at once. Placement and sizes are QEMU's, so that files are the same byte for byte.
+ * at once. Placement and sizes are QEMU's, so that files are the same byte for byte. But a table never becomes longer
+ * than QEMU opens: where half as much again would be too long, it gets all the length that there is.
  *
  * Order on disk [C6]: blocks and table, sync, header, sync; then the old table is free at once, since
  * nothing names it any more.
@@ -41,25 +42,25 @@ export async function growTable(
   newIndex: number,
   newBlock: HostOffset,
 ): Promise<void> {
-  const { clusterSize, refcountBlockEntries } = image.geometry;
+  const { clusterSize, refcountBlockEntries, maxHostClusters } = image.geometry;
   const start = firstRange * refcountBlockEntries;
   await image.event("reftable_grow");
   const blockTotal = countBlocks(image, start);
   const entriesPerCluster = clusterSize / ENTRY_BYTES;
-  const entryCount =
-    divideRoundUp(blockTotal + divideRoundUp(blockTotal, 2), entriesPerCluster) * entriesPerCluster;
-  const tableClusters = entryCount / entriesPerCluster;
-  if (tableClusters * clusterSize > MAX_REFCOUNT_TABLE_BYTES) {
-    throw new BlockError("EFBIG", `${image.nodeName}: the refcount table cannot grow any further`);
-  }
+  const roomy = divideRoundUp(blockTotal + divideRoundUp(blockTotal, 2), entriesPerCluster);
+  const tableClusters = Math.min(roomy, MAX_REFCOUNT_TABLE_BYTES / clusterSize);
+  const entryCount = tableClusters * entriesPerCluster;
   const old = image.refcountTable;
-  assert(entryCount > old.entryCount, "a refcount table grows");
   const missing: number[] = [];
   for (let index = firstRange; index < blockTotal; index++) {
     if (index !== newIndex && old.blockOffset(index) === 0) missing.push(index);
   }
   const tableStart = start + missing.length;
   const end = tableStart + tableClusters;
+  if (blockTotal > entryCount || end > maxHostClusters) {
+    throw new BlockError("EFBIG", `${image.nodeName}: the refcount table cannot grow any further`);
+  }
+  assert(entryCount > old.entryCount, "a refcount table grows");
   const table = old.grown(tableStart * clusterSize, entryCount);
   table.set(newIndex, newBlock);
   missing.forEach((index, i) => table.set(index, (start + i) * clusterSize));

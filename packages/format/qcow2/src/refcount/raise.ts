@@ -41,8 +41,11 @@ export async function raiseRefcounts(
   const entries = geometry.refcountBlockEntries;
   for (let index = Math.floor(first / entries); index * entries < first + count; index++) {
     if (refcountTable.blockOffset(index) !== 0) continue;
-    await addRefcountBlock(image, Math.max(first, index * entries));
-    image.allocator.mayReuse(first);
+    try {
+      await addRefcountBlock(image, Math.max(first, index * entries));
+    } finally {
+      image.allocator.mayReuse(first);
+    }
     return false;
   }
   let cluster = first;

@@ -104,7 +104,10 @@ async function forget(image: Qcow2Image, { index, hostOffset }: EmptyBlock): Pro
 export async function usedFileEnd(image: Qcow2Image): Promise<HostOffset> {
   const { file, geometry } = image;
   const entries = geometry.refcountBlockEntries;
-  let cluster: ClusterIndex = Math.ceil(file.lengthBytes / geometry.clusterSize) - 1;
+  // What the refcount table does not reach is not in use, and can be most of a long sparse file.
+  const counted = image.refcountTable.usedEntries() * entries;
+  const clusters = Math.ceil(file.lengthBytes / geometry.clusterSize);
+  let cluster: ClusterIndex = Math.min(clusters, counted) - 1;
   while (cluster > 0) {
     const index = Math.floor(cluster / entries);
     if (image.refcountTable.blockOffset(index) === 0) cluster = index * entries - 1;

@@ -14,15 +14,17 @@ import type { Qcow2Image } from "../image.js";
 import { DamageError } from "./damage.js";
 import { getRefcountBlock } from "./stored.js";
 
-/** Finds `count` free clusters in a row from the cursor on, and moves the cursor behind them. */
+/**
+ * Finds `count` free clusters in a row from the cursor on, and moves the cursor behind them.
+ *
+ * @throws BlockError `EFBIG` when there is no such run below `maxHostClusters`
+ */
 export async function findFree(image: Qcow2Image, count: number): Promise<ClusterIndex> {
   const { allocator, geometry } = image;
   const scan: Scan = { next: allocator.cursor, free: 0 };
   let busyBlocks = 0;
   while (scan.free < count) {
-    if (scan.next >= geometry.maxHostClusters) {
-      throw new BlockError("EFBIG", `${image.nodeName}: the image file cannot grow any further`);
-    }
+    if (scan.next >= geometry.maxHostClusters) throw tooLong(image);
     await scanBlock(image, scan, count, false);
     if (scan.free === 0 && ++busyBlocks > maxBusyBlocks(image)) {
       throw new DamageError({
@@ -32,6 +34,7 @@ export async function findFree(image: Qcow2Image, count: number): Promise<Cluste
       });
     }
   }
+  if (scan.next > geometry.maxHostClusters) throw tooLong(image);
   const first = scan.next - count;
   if (first === 0) {
     throw new DamageError({
@@ -41,6 +44,10 @@ export async function findFree(image: Qcow2Image, count: number): Promise<Cluste
   }
   allocator.cursor = scan.next;
   return first;
+}
+
+function tooLong(image: Qcow2Image): BlockError {
+  return new BlockError("EFBIG", `${image.nodeName}: the image file cannot grow any further`);
 }
 
 /** Blocks that may be searched in vain: what the file can hold, and generously more. */
