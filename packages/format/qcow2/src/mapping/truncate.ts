@@ -45,6 +45,13 @@ export async function truncateGuest(
   if (lengthBytes % SECTOR_SIZE_BYTES !== 0) {
     throw new BlockError("EINVAL", "The new size must be a multiple of 512", details);
   }
+  if (!Number.isSafeInteger(lengthBytes)) {
+    throw new BlockError(
+      "EFBIG",
+      "The new size is above 2^53 - 1, which is not supported",
+      details,
+    );
+  }
   if (lengthBytes === oldLength) return;
   if (image.header.snapshotCount > 0 && image.geometry.version < 3) {
     throw new UnsupportedError("Can't resize a v2 image which has snapshots", details);

@@ -15,7 +15,7 @@
  *
  * Refcount tables and blocks are no metadata here: where they overlap with something they are built anew.
  */
-import { hex, viewOf } from "@blocklayer/bytes";
+import { divideRoundUp, hex, viewOf } from "@blocklayer/bytes";
 import { Counters } from "../check/counters.js";
 import type { Findings } from "../check/findings.js";
 import {
@@ -306,7 +306,10 @@ export class MappingMender implements EntryBounds {
     };
   }
 
-  /** A copy of a range as the file has it; one serves many, as far as its refcount can count. */
+  /**
+   * A copy of a range as the file has it; one serves many, as far as its refcount can count. None is made where no entry
+   * could name it: compressed entries have fewer bits for an offset, the larger the clusters are.
+   */
   async #copy(
     kind: CopyKind,
     from: HostOffset,
@@ -317,10 +320,15 @@ export class MappingMender implements EntryBounds {
       known.shares++;
       return known.hostOffset;
     }
-    if (!this.#mayCopy(lengthBytes)) return undefined;
     const { plan } = this.#tables;
+    const { clusterSize, maxCompressedOffset } = this.geometry;
+    if (kind === "compressed") {
+      const room = plan.roomFor(divideRoundUp(lengthBytes, clusterSize), clusterSize);
+      if (room * clusterSize + lengthBytes > maxCompressedOffset) return undefined;
+    }
+    if (!this.#mayCopy(lengthBytes)) return undefined;
     const bytes = await plan.readWritten(from, lengthBytes);
-    const hostOffset = plan.append(bytes, this.geometry.clusterSize);
+    const hostOffset = plan.append(bytes, clusterSize);
     this.#copies[kind].set(from, { hostOffset, shares: 1 });
     if (plan.isLarge) await plan.commitAppended();
     return hostOffset;

@@ -140,7 +140,7 @@ export class PlannedFile {
    * Plans new bytes behind everything, at the start of a cluster.
    *
    * @returns where
-   * @throws BlockError `ENOSPC` when the file cannot grow
+   * @throws BlockError `ENOSPC`, `EFBIG` when the file cannot grow
    */
   append(bytes: Uint8Array, clusterSize: number): HostOffset {
     if (!this.file.capabilities.truncate) {
@@ -170,10 +170,19 @@ export class PlannedFile {
     this.#order.keepUntil(entryAt, cluster);
   }
 
-  /** The first cluster of a run behind the end, which nothing names. */
+  /**
+   * The first cluster of a run behind the end, which nothing names.
+   *
+   * @throws BlockError `ENOSPC`, `EFBIG`
+   */
   roomFor(clusterCount: number, clusterSize: number): number {
     const end = divideRoundUp(this.#end, clusterSize);
-    return this.#named?.runFrom(end, clusterCount) ?? end;
+    const start = this.#named?.runFrom(end, clusterCount) ?? end;
+    if (Number.isSafeInteger((start + clusterCount) * clusterSize)) return start;
+    throw new BlockError("EFBIG", `repair: '${this.file.nodeName}' would end behind 2^53 - 1`, {
+      op: "check",
+      node: this.file.nodeName,
+    });
   }
 
   /** Writes now, durably, past the plan; the plan keeps agreeing with the file. */

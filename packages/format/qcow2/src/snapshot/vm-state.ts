@@ -33,7 +33,8 @@ export async function readVmState(
 ): Promise<void> {
   await image.event("vmstate_load");
   const { vmStateOffset, l2CoverageBytes } = image.geometry;
-  const mapped = image.l1.entryCount * l2CoverageBytes - vmStateOffset - offset;
+  const mappedEnd = Math.min(image.l1.entryCount * l2CoverageBytes, Number.MAX_SAFE_INTEGER);
+  const mapped = mappedEnd - vmStateOffset - offset;
   const inside = Math.max(0, Math.min(target.lengthBytes, mapped));
   target.fill(0, inside);
   if (inside > 0) await readGuest(image, vmStateOffset + offset, target.slice(0, inside), options);
@@ -42,7 +43,7 @@ export async function readVmState(
 /**
  * Writes VM state. Requires: writes are prepared; no request to the disk is in flight, since the L1 table may move.
  *
- * @throws BlockError `EFBIG` when no L1 table could map it
+ * @throws BlockError `EFBIG` when no L1 table could map it, or not within 2^53 - 1
  */
 export async function writeVmState(
   image: Qcow2Image,
@@ -54,9 +55,13 @@ export async function writeVmState(
   await image.event("vmstate_save");
   const { vmStateOffset, l2CoverageBytes } = image.geometry;
   const start = vmStateOffset + offset;
-  const needed = Math.ceil((start + source.lengthBytes) / l2CoverageBytes);
-  if (needed > MAX_L1_ENTRIES) {
-    const message = "VM state at that offset would need an L1 table longer than 32 MiB";
+  const end = start + source.lengthBytes;
+  const needed = Math.ceil(end / l2CoverageBytes);
+  if (needed > MAX_L1_ENTRIES || !Number.isSafeInteger(end)) {
+    const message =
+      needed > MAX_L1_ENTRIES
+        ? "VM state at that offset would need an L1 table longer than 32 MiB"
+        : "VM state at that offset would lie behind 2^53 - 1, counted from the start of the disk";
     throw new BlockError("EFBIG", message, { op: "write VM state", offset });
   }
   if (needed > image.l1.entryCount) {
