@@ -101,8 +101,9 @@ async function usedClusters(image: Qcow2Image, geometry: Geometry): Promise<Used
   const { clusterSize, refcountBlockEntries: entries } = image.geometry;
   const blocks: number[] = [];
   const seen = new Set<number>();
+  const entryCount = refcountTable.usedEntries();
   let end = 0;
-  for (let index = 0; index < refcountTable.usedEntries(); index++) {
+  for (let index = 0; index < entryCount; index++) {
     const offset = refcountTable.blockOffset(index);
     if (offset === 0) continue;
     if (seen.has(offset)) throw twice(image, index);
@@ -222,7 +223,8 @@ async function freeOldStructure(old: Qcow2Image, next: Qcow2Image): Promise<void
   const { clusterSize } = old.geometry;
   const table = old.refcountTable;
   const drops: Drop[] = [];
-  for (let index = 0; index < table.usedEntries(); index++) {
+  const entryCount = table.usedEntries();
+  for (let index = 0; index < entryCount; index++) {
     const hostOffset = table.blockOffset(index);
     if (hostOffset !== 0) drops.push({ hostOffset, lengthBytes: clusterSize, reason: "other" });
   }
