@@ -241,14 +241,11 @@ function refuseUnsupportedOptions(options: OptionValues): void {
 function preallocationOf(options: OptionValues): PreallocationMode {
   const word = stringOption(options, "preallocation") ?? "off";
   const mode = PREALLOCATIONS.find((one) => one === word) ?? "off";
-  if (mode !== "off" && stringOption(options, "backing_file") !== undefined) {
+  const hidesBacking = mode !== "off" && !booleanOption(options, "extended_l2");
+  if (hidesBacking && stringOption(options, "backing_file") !== undefined) {
     invalid(
       "Backing file and preallocation can only be used at the same time if extended_l2 is on",
     );
-  }
-  if (mode !== "off" && stringOption(options, "data_file") !== undefined) {
-    const message = `preallocation=${mode} with an external data file is not supported yet`;
-    throw new UnsupportedError(message, { op: "create" });
   }
   return mode;
 }

@@ -67,11 +67,10 @@ export async function createQcow2(context: CreateContext): Promise<void> {
   if (!file.capabilities.truncate) {
     await writeHostZeroes(file, layout.l1Cluster * clusterSize, l1Size * ENTRY_BYTES, io);
   }
-  if (request.preallocation !== "off") {
-    await preallocateNew(file, header, request.preallocation, io);
-  }
   if (request.dataFilename !== undefined) {
     await prepareDataFile(context, header, request);
+  } else if (request.preallocation !== "off") {
+    await preallocateNew(file, header, request.preallocation, io);
   }
   await file.flush(io);
   await file.writev(0, IoVector.of(magic), io);
@@ -80,12 +79,13 @@ export async function createQcow2(context: CreateContext): Promise<void> {
 
 /**
  * Makes the data file as long as the disk. One that is to be valid as a raw image has every cluster named from
- * the start: what is written into it directly is then seen through the image as well.
+ * the start: what is written into it directly is then seen through the image as well. In another one, clusters that
+ * are set aside read as zeroes.
  */
 async function prepareDataFile(
-  { file, dataFile }: CreateContext,
+  { file, dataFile, signal }: CreateContext,
   header: Qcow2Header,
-  { dataFileRaw, dataFilename = "" }: CreateRequest,
+  { dataFileRaw, dataFilename = "", preallocation }: CreateRequest,
 ): Promise<void> {
   if (dataFile === undefined) {
     const message = `nobody made the external data file '${dataFilename}' of the new image`;
@@ -100,10 +100,15 @@ async function prepareDataFile(
     options: parseOptions(openOptions, {}, "qcow2"),
   });
   await prepareForWriting(image);
-  const { virtualSize } = image.geometry;
-  await image.externalData?.resize(virtualSize);
-  if (dataFileRaw !== true) return;
-  await nameClusters(image, 0, virtualSize);
+  const { virtualSize, clusterSize } = image.geometry;
+  const isNamed = dataFileRaw !== true && preallocation !== "off";
+  if (isNamed) await image.externalData?.clearPast(0, virtualSize, clusterSize, preallocation);
+  await image.externalData?.resize(virtualSize, preallocation);
+  if (dataFileRaw === true) await nameClusters(image, 0, virtualSize);
+  else if (isNamed) {
+    const io = signal === undefined ? {} : { signal };
+    await preallocate(image, 0, virtualSize, preallocation, io);
+  } else return;
   await flushToOs(image);
 }
 

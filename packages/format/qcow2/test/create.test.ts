@@ -71,8 +71,14 @@ describe("createQcow2()", () => {
     ],
     ["EINVAL: Lazy refcounts only supported", { size: "1M", compat: "v2", lazy_refcounts: "on" }],
     [
-      "ENOTSUP: preallocation=full with an external data file",
-      { size: "1M", data_file: "x", preallocation: "full" },
+      "EINVAL: Backing file and preallocation can only be used at the same time if extended_l2",
+      {
+        size: "1M",
+        data_file: "x",
+        preallocation: "full",
+        backing_file: "b",
+        backing_fmt: "raw",
+      },
     ],
   ])("must refuse with '%s'", async (words, options) => {
     expect(await codeOf(options)).toContain(words);

@@ -4,13 +4,15 @@
  * Above: driver.ts, with the node drained and writes prepared. Below: header/replace.ts, mapping/shrink.ts.
  *
  * 1. The header changes at once, after everything before it is durable: a crash leaves the old name or the new one.
- * 2. Emptying: L1 entries first, durably, then the refcounts of what they named [C3].
+ * 2. Emptying: L1 entries first, durably, then the refcounts of what they named [C3], and the discards in an external
+ *    data file [D2].
  */
 import type { BackingReference } from "@blocklayer/block-api";
-import { BlockError, UnsupportedError } from "@blocklayer/bytes";
+import { BlockError } from "@blocklayer/bytes";
 import { withBackingFile } from "../header/encode.js";
 import { replaceHeader } from "../header/replace.js";
 import type { Qcow2Image } from "../image.js";
+import type { ExternalData } from "../mapping/external-data.js";
 import { dropPast, refuseBadTablesFrom } from "../mapping/shrink.js";
 import { reclaimFileEnd } from "../refcount/reclaim.js";
 import { flushLocked } from "../writeback/flush.js";
@@ -42,12 +44,15 @@ export async function changeBacking(
   }
 }
 
-/** Drops every cluster of the disk: the backing file shows through everywhere, or zeroes. */
+/**
+ * Drops every cluster of the disk: the backing file shows through everywhere, or zeroes.
+ *
+ * @throws BlockError `EINVAL` for a raw data file over a backing file, which the format does not allow: a raw image has
+ *   nothing that could show through
+ */
 export async function makeEmpty(image: Qcow2Image): Promise<void> {
-  if (image.externalData !== undefined) {
-    const message = "emptying an image with an external data file is not supported";
-    throw new UnsupportedError(message, { op: "make empty", node: image.nodeName });
-  }
+  const { externalData } = image;
+  if (externalData?.raw === true) return await makeRawEmpty(image, externalData);
   refuseBadTablesFrom(image, 0);
   await dropPast(image, 0);
   await flushLocked(image);
@@ -57,4 +62,13 @@ export async function makeEmpty(image: Qcow2Image): Promise<void> {
   } finally {
     lease.release();
   }
+}
+
+/** Zeroes in a data file that is a raw image. Its clusters keep their names: what is written into it alone is seen. */
+async function makeRawEmpty(image: Qcow2Image, externalData: ExternalData): Promise<void> {
+  if (image.header.backingFilename !== undefined) {
+    const message = "an image with a raw data file cannot be emptied over a backing file";
+    throw new BlockError("EINVAL", message, { op: "make empty", node: image.nodeName });
+  }
+  await externalData.zeroRaw(0, image.geometry.virtualSize, { mayUnmap: true });
 }

@@ -10,12 +10,13 @@
  *    the entry says so, and every cluster is named from the start.
  * 4. It is synced before the image's own file: an entry never shows data that a crash may lose [C5].
  * 5. What it holds past the end of the disk is not the disk's: never written to, and zeroed before the disk grows there.
+ *    A file is cut there when the disk becomes shorter, after the shorter size is durable [C1].
  *
  * Locking: `passDiscards` and `nameClusters` under the image lock; the others anywhere.
  *
  * Source: the qcow2 specification, "Header" (incompatible bit 2, autoclear bit 1), "Cluster mapping".
  */
-import type { BlockChild, TruncateOptions, WriteZeroesOptions } from "@blocklayer/block-api";
+import type { BlockChild, PreallocationMode, WriteZeroesOptions } from "@blocklayer/block-api";
 import { alignUp, BlockError } from "@blocklayer/bytes";
 import { ENTRY_KIND, type GuestOffset } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
@@ -26,6 +27,11 @@ import { lookup, Mapping } from "./lookup.js";
 /** Ranges that wait to be discarded; above this new ones are forgotten: a discard is a hint. */
 const MAX_DISCARDS = 8192;
 
+/** Whether the file system sets space aside in the data file. `metadata` only has every cluster named. */
+function isSetAside(preallocation: PreallocationMode): boolean {
+  return preallocation === "falloc" || preallocation === "full";
+}
+
 interface Range {
   readonly start: GuestOffset;
   end: GuestOffset;
@@ -33,7 +39,8 @@ interface Range {
 
 export class ExternalData {
   readonly child: BlockChild;
-  readonly raw: boolean;
+  /** `amend` may give it up. */
+  raw: boolean;
   #dropped: Range[] = [];
 
   constructor(child: BlockChild, raw: boolean) {
@@ -69,23 +76,35 @@ export class ExternalData {
    * Zeroes what the data file holds between the disk's old end and its new one: a longer file, or a device, was never
    * the disk's there. Where no entry will name a cluster, its bytes may stay.
    *
+   * @param preallocation - anything but `off`: every cluster will be named; `falloc` and `full`: its space stays
    * @returns whether anything was written
    */
-  async clearPast(oldEnd: number, newEnd: number, clusterSize: number): Promise<boolean> {
+  async clearPast(
+    oldEnd: number,
+    newEnd: number,
+    clusterSize: number,
+    preallocation: PreallocationMode = "off",
+  ): Promise<boolean> {
     const { child, raw } = this;
-    const shownEnd = raw ? newEnd : Math.min(newEnd, alignUp(oldEnd, clusterSize));
+    const namesAll = raw || preallocation !== "off";
+    const shownEnd = namesAll ? newEnd : Math.min(newEnd, alignUp(oldEnd, clusterSize));
     const lengthBytes = Math.min(shownEnd, child.lengthBytes) - oldEnd;
     if (lengthBytes <= 0) return false;
-    await child.writeZeroes(oldEnd, lengthBytes, { mayUnmap: true });
+    await child.writeZeroes(oldEnd, lengthBytes, { mayUnmap: !isSetAside(preallocation) });
     return true;
   }
 
-  /** Gives the data file the length of the disk. @throws BlockError `ENOSPC` where it is shorter and cannot grow */
-  async resize(lengthBytes: number, options: TruncateOptions = {}): Promise<void> {
+  /**
+   * Gives the data file the length of the disk, and has the space of what is new in it set aside.
+   *
+   * @throws BlockError `ENOSPC` where it is shorter and cannot grow
+   */
+  async resize(lengthBytes: number, preallocation: PreallocationMode = "off"): Promise<void> {
     const { child } = this;
     if (child.lengthBytes === lengthBytes) return;
     if (child.capabilities.truncate) {
-      await child.truncate(lengthBytes, options);
+      const isNew = lengthBytes > child.lengthBytes && isSetAside(preallocation);
+      await child.truncate(lengthBytes, isNew ? { preallocation } : {});
       return;
     }
     if (child.lengthBytes > lengthBytes) return;
@@ -95,6 +114,17 @@ export class ExternalData {
       node: child.nodeName,
       length: lengthBytes,
     });
+  }
+
+  /** As `resize`, for a disk that grows: a longer raw data file keeps its end, as in QEMU. */
+  async grow(lengthBytes: number, preallocation: PreallocationMode): Promise<void> {
+    if (this.raw && this.child.lengthBytes > lengthBytes) return;
+    await this.resize(lengthBytes, preallocation);
+  }
+
+  /** As `resize`, for a disk that became shorter. A device keeps its length. */
+  async shrink(lengthBytes: number): Promise<void> {
+    if (this.child.capabilities.truncate) await this.resize(lengthBytes);
   }
 
   /**

@@ -1,5 +1,5 @@
 /**
- * Giving clusters a place in the file before anything is written to them.
+ * Giving clusters a place before anything is written to them.
  *
  * Above: truncate.ts, create.ts; no request is in flight. Below: allocate.ts, the file child.
  *
@@ -8,10 +8,18 @@
  * 2. The layout is that of a guest that writes the range in order, as in QEMU.
  * 3. `metadata` only makes the file long enough; `falloc` has the file system set the space aside, and `full` has it
  *    written. Both ask before the first entry is linked, for as much as can be needed, and give back the rest.
+ * 4. In an external data file every cluster has its place: it is only named. The space there is set aside by whoever
+ *    gives the data file its length; the image's own file holds tables, and grows with them.
  */
-import type { PreallocationMode, RequestOptions } from "@blocklayer/block-api";
+import type { BlockChild, PreallocationMode, RequestOptions } from "@blocklayer/block-api";
 import { alignDown, alignUp, divideRoundUp } from "@blocklayer/bytes";
-import { ENTRY_BYTES, type Geometry, type GuestOffset, type HostOffset } from "../geometry.js";
+import {
+  ENTRY_BYTES,
+  externalOffsetOf,
+  type Geometry,
+  type GuestOffset,
+  type HostOffset,
+} from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { writeHostZeroes } from "../host-zeroes.js";
 import { usedFileEnd } from "../refcount/reclaim.js";
@@ -25,7 +33,7 @@ const MAX_PART_BYTES = 2 ** 30;
 /**
  * Gives every cluster of a range a place.
  *
- * @param start - rounded down to clusters
+ * @param start - rounded down to clusters; at and behind it, an external data file is zero
  * @throws BlockError `EFBIG`, `ENOSPC` and others of the file. **After failure:** some have a place
  */
 export async function preallocate(
@@ -38,7 +46,10 @@ export async function preallocate(
   const { clusterSize } = image.geometry;
   const first = alignDown(start, clusterSize);
   if (first >= end) return;
-  const file = new GrowingFile(image, mode);
+  const file =
+    image.externalData === undefined
+      ? new GrowingFile(image, mode)
+      : new DataFile(image.externalData.child, externalOffsetOf(start));
   await file.reserve(spaceFor(image.geometry, first, end));
   let usedEnd = 0;
   for (let at = first; at < end; ) {
@@ -76,7 +87,7 @@ async function placePart(
   image: Qcow2Image,
   at: GuestOffset,
   length: number,
-  file: GrowingFile,
+  file: PlacedFile,
 ): Promise<PlacedPart> {
   const chunk = await buildChunk(image, at, length);
   chunk.epoch.settle();
@@ -84,8 +95,8 @@ async function placePart(
   let linked = 0;
   try {
     for (const one of allocations) {
-      // With the zero flag it has a place, and keeps the flag.
-      if (!one.inPlace) await link(image, one, file);
+      // With the zero flag it has a place, and keeps the flag; not so in an external data file, as in QEMU.
+      if (!one.inPlace || image.externalData !== undefined) await link(image, one, file);
       image.pending.remove(one);
       linked++;
     }
@@ -96,9 +107,12 @@ async function placePart(
   return { lengthBytes, hostEnd };
 }
 
-async function link(image: Qcow2Image, one: PendingAllocation, file: GrowingFile): Promise<void> {
-  await file.makeZero(one.hostOffset, one.lengthBytes);
-  if (image.geometry.subclusters === 1) return await linkAllocation(image, one);
+async function link(image: Qcow2Image, one: PendingAllocation, file: PlacedFile): Promise<void> {
+  const showsNothing = image.geometry.subclusters > 1;
+  if (!showsNothing || image.externalData === undefined) {
+    await file.makeZero(one.hostOffset, one.lengthBytes);
+  }
+  if (!showsNothing) return await linkAllocation(image, one);
   // A cluster with subclusters can have a place and show nothing: what lies below it shows on, as in QEMU.
   const { guestStart, guestEnd, hostOffset, inPlace } = one;
   const nothing = { dataStart: guestStart, dataEnd: guestStart, fresh: true };
@@ -106,8 +120,38 @@ async function link(image: Qcow2Image, one: PendingAllocation, file: GrowingFile
   await linkAllocation(image, place);
 }
 
+/** Where places are given. */
+interface PlacedFile {
+  /** Has so much space set aside behind the end of the file. */
+  reserve(lengthBytes: number): Promise<void>;
+  /** Makes a range that held something before read as zeroes. */
+  makeZero(hostOffset: HostOffset, lengthBytes: number): Promise<void>;
+  /** Gives the file its length: behind what was placed, and behind every table. */
+  finish(usedEnd: HostOffset): Promise<void>;
+}
+
+/** An external data file, which has its length. */
+class DataFile implements PlacedFile {
+  readonly #child: BlockChild;
+  readonly #zeroFrom: HostOffset;
+
+  constructor(child: BlockChild, zeroFrom: HostOffset) {
+    this.#child = child;
+    this.#zeroFrom = zeroFrom;
+  }
+
+  async reserve(): Promise<void> {}
+
+  async makeZero(hostOffset: HostOffset, lengthBytes: number): Promise<void> {
+    const inside = Math.min(lengthBytes, this.#zeroFrom - hostOffset);
+    if (inside > 0) await this.#child.writeZeroes(hostOffset, inside);
+  }
+
+  async finish(): Promise<void> {}
+}
+
 /** The image file while it grows: which of it reads as zeroes, and how long it must be. */
-class GrowingFile {
+class GrowingFile implements PlacedFile {
   readonly #image: Qcow2Image;
   readonly #mode: Exclude<PreallocationMode, "off">;
   /** What lies behind was not in the file before, and was written by nobody but our tables. */
@@ -119,7 +163,6 @@ class GrowingFile {
     this.#oldEnd = image.file.lengthBytes;
   }
 
-  /** Has so much space set aside behind the end of the file. */
   async reserve(lengthBytes: number): Promise<void> {
     const { file, geometry } = this.#image;
     if (this.#mode === "metadata" || !file.capabilities.truncate) return;
@@ -127,7 +170,6 @@ class GrowingFile {
     await file.truncate(end, { preallocation: this.#mode });
   }
 
-  /** Makes a range that was in the file before read as zeroes. */
   async makeZero(hostOffset: HostOffset, lengthBytes: number): Promise<void> {
     const { overlap, file } = this.#image;
     const inside = Math.min(lengthBytes, this.#oldEnd - hostOffset);
@@ -136,7 +178,6 @@ class GrowingFile {
     await writeHostZeroes(file, hostOffset, inside, { mayUnmap: this.#mode === "metadata" });
   }
 
-  /** Gives the file its length: behind what was placed, and behind every table. */
   async finish(usedEnd: HostOffset): Promise<void> {
     const image = this.#image;
     const { file } = image;

@@ -10,7 +10,7 @@
  *
  * Source: the qcow2 specification, "Header".
  */
-import type { PreallocationMode, TruncateOptions } from "@blocklayer/block-api";
+import type { TruncateOptions } from "@blocklayer/block-api";
 import {
   alignUp,
   BlockError,
@@ -56,7 +56,6 @@ export async function truncateGuest(
   if (image.header.snapshotCount > 0 && image.geometry.version < 3) {
     throw new UnsupportedError("Can't resize a v2 image which has snapshots", details);
   }
-  if (image.externalData !== undefined) refuseWithDataFile(lengthBytes < oldLength, preallocation);
   if (lengthBytes < oldLength && preallocation !== "off") {
     const message = "Preallocation can't be used for shrinking an image";
     throw new BlockError("EINVAL", message, details);
@@ -67,25 +66,22 @@ export async function truncateGuest(
   else await shrinkGuest(image, lengthBytes);
 }
 
-/** What is not there yet for images whose guest data lies elsewhere. */
-function refuseWithDataFile(isShorter: boolean, preallocation: PreallocationMode): void {
-  if (!isShorter && preallocation === "off") return;
-  const what = isShorter ? "making a disk shorter" : `preallocation=${preallocation}`;
-  const message = `qcow2: ${what} is not supported with an external data file`;
-  throw new UnsupportedError(message, { op: "truncate" });
-}
-
-/** The size first; then what lies past it is given back, and the file cut. */
+/** The size first; then what lies past it is given back, and the files cut. */
 async function shrinkGuest(image: Qcow2Image, lengthBytes: number): Promise<void> {
   const { clusterSize, l1Size, l2CoverageBytes } = image.geometry;
+  const { externalData } = image;
   await withLock(image, () => writeSize(image, lengthBytes));
   image.changeHeader({ virtualSize: lengthBytes });
   image.bitmaps.resize(lengthBytes);
   // VM state stays where it is as long as the disk needs as many L1 entries; otherwise it would be found elsewhere.
   const keepsVmState = image.geometry.l1Size === l1Size;
   await dropPast(image, lengthBytes, keepsVmState ? l1Size * l2CoverageBytes : undefined);
-  await zeroRestOfCluster(image, lengthBytes, alignUp(lengthBytes, clusterSize));
+  // An external data file is cut there instead.
+  if (externalData === undefined) {
+    await zeroRestOfCluster(image, lengthBytes, alignUp(lengthBytes, clusterSize));
+  }
   await flushLocked(image);
+  await externalData?.shrink(lengthBytes);
   await withLock(image, () => reclaimFileEnd(image));
 }
 
@@ -97,19 +93,23 @@ async function growGuest(
 ): Promise<void> {
   const needed = geometryOf({ ...image.header, virtualSize: lengthBytes }).l1Size;
   const { clusterSize } = image.geometry;
-  // Otherwise the disk's new part would show it.
-  if (needed > image.geometry.l1Size) await withLock(image, () => dropVmState(image));
-  const cleared = await image.externalData?.clearPast(oldLength, lengthBytes, clusterSize);
-  await image.externalData?.resize(lengthBytes);
+  const { externalData } = image;
+  const { preallocation = "off" } = options;
+  // Otherwise the disk's new part would show it. With an external data file there is none.
+  const mayHaveVmState = externalData === undefined && needed > image.geometry.l1Size;
+  if (mayHaveVmState) await withLock(image, () => dropVmState(image));
+  const span = [oldLength, lengthBytes, clusterSize] as const;
+  const cleared = await externalData?.clearPast(...span, preallocation);
+  await externalData?.grow(lengthBytes, preallocation);
   await withLock(image, () => growL1(image, needed));
   // In memory first: the zeroes lie past the old end. The file shows the new part only when it is zero [C1].
   image.changeHeader({ virtualSize: lengthBytes });
   try {
     const zeroed = await clearNewPart(image, oldLength, lengthBytes);
     await fillNewPart(image, oldLength, lengthBytes, options);
-    const named = image.externalData?.raw === true;
     await withLock(image, async () => {
-      if (named) await nameClusters(image, alignUp(oldLength, clusterSize), lengthBytes);
+      if (externalData?.raw === true)
+        await nameClusters(image, alignUp(oldLength, clusterSize), lengthBytes);
       await sizeWaitsForZeroes(image);
       if (zeroed || cleared === true) await image.sync();
       await writeSize(image, lengthBytes);
@@ -122,7 +122,7 @@ async function growGuest(
 }
 
 /**
- * What an earlier, longer disk left past the end goes. An external data file is zero there by now.
+ * What an earlier, longer disk left past the end goes. An external data file is zero by now where it is still shown.
  *
  * @returns whether guest data was written
  */
@@ -131,8 +131,8 @@ async function clearNewPart(
   oldLength: number,
   lengthBytes: number,
 ): Promise<boolean> {
-  if (image.externalData !== undefined) return false;
   await dropPast(image, oldLength, lengthBytes);
+  if (image.externalData !== undefined) return false;
   return await zeroRestOfCluster(image, oldLength, lengthBytes);
 }
 
@@ -147,16 +147,20 @@ async function fillNewPart(
   const showsBacking = zeroWrite && image.backing !== undefined;
   const whole = Math.min(alignUp(oldLength, image.geometry.clusterSize), lengthBytes);
   // A cluster that the old end cuts may show the backing file in front of it. It is a part of what is set aside, too.
-  const isCutPlaced = preallocation !== "off" && image.backing !== undefined;
-  if (showsBacking || isCutPlaced) await hideBacking(image, oldLength, whole);
+  // Not so with subclusters: the cluster has its place, and each part shows what it showed.
+  const hasParts = image.geometry.subclusters > 1;
+  const isCutPlaced = preallocation !== "off" && image.backing !== undefined && !hasParts;
+  if (hasParts && showsBacking && whole > oldLength) {
+    await zeroGuest(image, oldLength, whole - oldLength, io);
+  } else if (showsBacking || isCutPlaced) await hideBacking(image, oldLength, whole);
   if (preallocation !== "off") {
-    const start = image.backing === undefined ? oldLength : whole;
+    const start = isCutPlaced ? whole : oldLength;
     await preallocate(image, start, lengthBytes, preallocation, io);
   }
   // Data that was set aside reads as zeroes by itself; what is only placed gets the flag beside, as in QEMU. With
-  // subclusters everything is only placed.
+  // subclusters, and in an external data file, everything is only placed.
   const isSetAside = preallocation === "falloc" || preallocation === "full";
-  const isData = isSetAside && image.geometry.subclusters === 1;
+  const isData = isSetAside && !hasParts && image.externalData === undefined;
   if (showsBacking && !isData && lengthBytes > whole) {
     await zeroGuest(image, whole, lengthBytes - whole, io);
   }
