@@ -5,11 +5,14 @@
  * mapping/truncate.ts.
  *
  * Everything is checked before anything changes. Then, each durable before the next, so that a crash leaves the image
- * with some of the changes and sound: version 3; lazy refcounts; refcount width; size; version 2.
+ * with some of the changes and sound: the external data file's name and whether it is raw, at once; version 3; lazy
+ * refcounts; refcount width; size; version 2.
  */
 import type { RequestOptions } from "@blocklayer/block-api";
 import { viewOf } from "@blocklayer/bytes";
-import { COMPATIBLE, hasFeature } from "../header/header.js";
+import { withDataFile } from "../header/encode.js";
+import { AUTOCLEAR, COMPATIBLE, hasFeature } from "../header/header.js";
+import { replaceHeader } from "../header/replace.js";
 import type { Qcow2Image } from "../image.js";
 import { truncateGuest } from "../mapping/truncate.js";
 import { OVERLAP } from "../refcount/overlap.js";
@@ -44,6 +47,7 @@ export async function amendImage(
   if (refcountOrder !== image.header.refcountOrder) {
     await withLock(image, () => refuseLargeCounts(image, refcountOrder));
   }
+  await withLock(image, () => changeDataFile(image, request));
   if (request.version > image.header.version) await withLock(image, () => upgrade(image));
   if (request.version < 3) image.lazyRefcounts = false;
   if (image.header.version >= 3 && request.version >= 3) {
@@ -72,6 +76,22 @@ async function withLock<T>(image: Qcow2Image, work: () => Promise<T>): Promise<T
   } finally {
     lease.release();
   }
+}
+
+/**
+ * Another name for the external data file, for whoever opens the image next; what is open stays open. Whether there is
+ * a file of that name is not asked: it may come later.
+ */
+async function changeDataFile(
+  image: Qcow2Image,
+  { dataFilename, givesUpRaw }: AmendRequest,
+): Promise<void> {
+  const { header } = image;
+  if (dataFilename === undefined && !givesUpRaw) return;
+  const autoclear = givesUpRaw ? header.autoclear & ~AUTOCLEAR.rawDataFile : header.autoclear;
+  const bare = { ...header, autoclear };
+  await replaceHeader(image, dataFilename === undefined ? bare : withDataFile(bare, dataFilename));
+  if (givesUpRaw && image.externalData !== undefined) image.externalData.raw = false;
 }
 
 /** Changes what counts from now on, and for whoever opens the image next. Requires: it is not marked as dirty. */

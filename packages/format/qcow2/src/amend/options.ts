@@ -21,7 +21,13 @@ import {
 import { createOptions } from "../create-options.js";
 import { MAX_REFCOUNT_ORDER } from "../geometry.js";
 import { bitmapsAreConsistent } from "../header/features.js";
-import { COMPATIBLE, hasFeature, INCOMPATIBLE, type Qcow2Header } from "../header/header.js";
+import {
+  COMPATIBLE,
+  hasFeature,
+  hasRawDataFile,
+  INCOMPATIBLE,
+  type Qcow2Header,
+} from "../header/header.js";
 
 /** Widths that version 2 has: 16 bits. */
 const V2_REFCOUNT_ORDER = 4;
@@ -51,6 +57,10 @@ export interface AmendRequest {
   readonly refcountOrder: number;
   readonly lazyRefcounts: boolean;
   readonly sizeBytes: number | undefined;
+  /** As it is to be stored. */
+  readonly dataFilename: string | undefined;
+  /** The external data file need not be valid as a raw image any more. */
+  readonly givesUpRaw: boolean;
 }
 
 /**
@@ -60,6 +70,7 @@ export interface AmendRequest {
  */
 export function requestOf(header: Qcow2Header, options: OptionValues): AmendRequest {
   refuseElsewhere(options);
+  const dataFile = dataFileOf(header, options);
   const compat = stringOption(options, "compat");
   const version = compat === undefined ? header.version : versionOf(compat);
   const refcountOrder = refcountOrderOf(header, version, options);
@@ -80,7 +91,7 @@ export function requestOf(header: Qcow2Header, options: OptionValues): AmendRequ
   if (sizeBytes !== undefined && sizeBytes % SECTOR_SIZE_BYTES !== 0) {
     invalid("The new size must be a multiple of 512");
   }
-  return { version, refcountOrder, lazyRefcounts, sizeBytes };
+  return { version, refcountOrder, lazyRefcounts, sizeBytes, ...dataFile };
 }
 
 function versionOf(compat: string): 2 | 3 {
@@ -91,17 +102,35 @@ function invalid(message: string): never {
   throw new BlockError("EINVAL", message, { op: "amend" });
 }
 
-/** What another command does, or what no command can do to an image that is there. */
+/** What another command does. */
 function refuseElsewhere(options: OptionValues): void {
   if (options["backing_file"] !== undefined || options["backing_fmt"] !== undefined) {
     invalid("Cannot amend the backing file. You can use 'rebase' instead.");
   }
-  if (stringOption(options, "data_file") !== undefined) {
-    invalid("data-file can only be set for images that use an external data file");
+}
+
+/**
+ * What changes of an external data file. Guest data stays where it is: it cannot move into the image or out of it, and
+ * it cannot become raw, since clusters may hold something else than what they show.
+ */
+function dataFileOf(
+  header: Qcow2Header,
+  options: OptionValues,
+): Pick<AmendRequest, "dataFilename" | "givesUpRaw"> {
+  const dataFilename = stringOption(options, "data_file");
+  if (dataFilename !== undefined) {
+    if (!hasFeature(header.incompatible, INCOMPATIBLE.dataFile)) {
+      invalid("data-file can only be set for images that use an external data file");
+    }
+    // QEMU takes the name away, and then the image does not open any more.
+    if (dataFilename === "") invalid("Expected data file name, got empty string");
+    if (dataFilename.includes("\0")) invalid("The data file name holds a zero byte");
   }
-  if (booleanOption(options, "data_file_raw")) {
-    invalid("data-file-raw cannot be set on existing images");
-  }
+  const isRaw = hasRawDataFile(header);
+  const wantsRaw =
+    options["data_file_raw"] === undefined ? isRaw : booleanOption(options, "data_file_raw");
+  if (wantsRaw && !isRaw) invalid("data-file-raw cannot be set on existing images");
+  return { dataFilename, givesUpRaw: isRaw && !wantsRaw };
 }
 
 function refcountOrderOf(header: Qcow2Header, version: 2 | 3, options: OptionValues): number {
@@ -126,6 +155,9 @@ function refcountOrderOf(header: Qcow2Header, version: 2 | 3, options: OptionVal
 
 /** Features that version 2 has no place for. Another compression matters only where something is compressed: version.ts. */
 function refuseDowngrade(header: Qcow2Header): void {
+  if (hasFeature(header.incompatible, INCOMPATIBLE.dataFile)) {
+    throw new UnsupportedError("Cannot downgrade an image with a data file", { op: "amend" });
+  }
   const incompatible = header.incompatible & ~INCOMPATIBLE.dirty & ~INCOMPATIBLE.compressionType;
   if (incompatible !== 0n) {
     const bits = incompatible.toString(16);

@@ -141,6 +141,16 @@ export function withBackingFile(
   return { ...changed, backingFileOffset, backingFileSize };
 }
 
+/** The same header with another name for its external data file. */
+export function withDataFile(header: Qcow2Header, dataFilename: string): Qcow2Header {
+  const named = { type: EXTENSION.dataFile, data: new TextEncoder().encode(dataFilename) };
+  const isThere = header.extensions.some(({ type }) => type === EXTENSION.dataFile);
+  const extensions = isThere
+    ? header.extensions.map((one) => (one.type === EXTENSION.dataFile ? named : one))
+    : [named, ...header.extensions];
+  return { ...header, extensions, dataFilename };
+}
+
 /** The extension that names a backing format. */
 function backingFormatExtension(format: string): HeaderExtension {
   const data = encodeName(format);
