@@ -236,3 +236,17 @@ export const MENDS_MORE: Difference = {
   stdout: /No errors were found on the image/,
   stderr: /^Dropping L2 table 0x40000 entry 1: /,
 };
+
+export const HOLES: Difference = {
+  why: "a hole in an external data file reads as zeroes, and blk says so",
+  stdout: /"present": true, "zero": true, "data": true/,
+};
+export const NO_BACKING_FOR_RAW: Difference = {
+  why: "the message tells why",
+  stderr: /^blk: data-file-raw requires that the image has no backing file\n$/,
+};
+export const NO_DATA_FILE_NAME: Difference = {
+  why: "qemu-img takes the name away, and the image does not open any more",
+  status: 1,
+  stderr: /^blk: Expected data file name, got empty string\n$/,
+};

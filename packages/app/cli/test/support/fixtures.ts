@@ -1,6 +1,7 @@
 /** The images that the golden command lines are about; made by the real tools in the working directory. */
 import {
   closeSync,
+  copyFileSync,
   mkdirSync,
   openSync,
   readFileSync,
@@ -113,6 +114,31 @@ export function makeFixtures(): void {
     "4M",
   );
   must("qemu-io", "-c", "write -P 1 0 64k", "-c", "write -P 2 1M 100k", "apart.qcow2");
+  const apart = (name: string, more: string, ...rest: readonly string[]) =>
+    must("qemu-img", "create", "-q", "-f", "qcow2", "-o", `data_file=${name}.data${more}`, ...rest);
+  apart("wholly", ",data_file_raw=on", "wholly.qcow2", "4M");
+  must("qemu-io", "-c", "write -P 1 0 64k", "-c", "write -P 2 1M 100k", "wholly.qcow2");
+  apart("over", "", "-b", "data.qcow2", "-F", "qcow2", "over.qcow2");
+  must("qemu-io", "-c", "write -P 8 1M 200k", "-c", "write -z 64k 64k", "over.qcow2");
+  apart("whole", ",data_file_raw=on", "whole.qcow2", "1M");
+  must("qemu-io", "-c", "write -P 8 0 200k", "whole.qcow2");
+  must(
+    "qemu-img",
+    "create",
+    "-q",
+    "-f",
+    "qcow2",
+    "-b",
+    "whole.qcow2",
+    "-F",
+    "qcow2",
+    "onto.qcow2",
+    "2M",
+  );
+  must("qemu-io", "-c", "write -P 9 100k 1M", "-c", "write -z 0 64k", "onto.qcow2");
+  apart("named", ",data_file_raw=on", "named.qcow2", "1M");
+  must("qemu-io", "-c", "write -P 4 0 200k", "named.qcow2");
+  copyFileSync("named.data", "moved.data");
   must("qemu-img", "create", "-q", "-f", "qcow2", "bits.qcow2", "4M");
   must("qemu-img", "create", "-q", "-f", "qcow2", "marked.qcow2", "4M");
   must("qemu-img", "bitmap", "--add", "-g", "1k", "marked.qcow2", "theirs");

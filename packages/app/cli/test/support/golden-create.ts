@@ -6,6 +6,7 @@ import {
   FOLDER,
   GUESS,
   HELP,
+  HOLES,
   LATER,
   NOTHING_FORMATTED,
   OPTION,
@@ -73,6 +74,28 @@ export const CREATE_CASES: readonly GoldenCase[] = [
   made("create -f qcow2 -o data_file=d1.raw d1.qcow2 1M", "d1.qcow2"),
   made("create -f qcow2 -o data_file=d2.raw,data_file_raw=on d2.qcow2 70G", "d2.qcow2"),
   made("create -f qcow2 -o data_file=d3.raw,cluster_size=512 d3.qcow2 1M", "d3.qcow2"),
+  ...["metadata", "falloc", "full"].flatMap((mode) => [
+    made(
+      `create -f qcow2 -o data_file=p-${mode},preallocation=${mode} p-${mode}.qcow2 1M`,
+      `p-${mode}.qcow2`,
+    ),
+    line(`map -f raw --output=json p-${mode}`),
+    made(
+      `create -f qcow2 -o data_file=r-${mode},data_file_raw=on,preallocation=${mode} r-${mode}.qcow2 1M`,
+      `r-${mode}.qcow2`,
+    ),
+    line(`map -f raw --output=json r-${mode}`),
+  ]),
+  line("map --output=json r-metadata.qcow2", { differs: HOLES }),
+  made(
+    "create -f qcow2 -o data_file=d6.raw,extended_l2=on,preallocation=metadata -b data.qcow2 -F qcow2 d6.qcow2",
+    "d6.qcow2",
+  ),
+  made(
+    "create -f qcow2 -o extended_l2=on,preallocation=metadata -b data.qcow2 -F qcow2 d7.qcow2 8M",
+    "d7.qcow2",
+  ),
+  line("create -f qcow2 -o data_file=d.raw,preallocation=full -b data.qcow2 -F qcow2 x.qcow2"),
   line("create -f qcow2 -o data_file=d.raw,compat=0.10 x.qcow2 1M"),
   line("create -f qcow2 -o data_file=d.raw,data_file_raw=on -b data.qcow2 -F qcow2 x.qcow2"),
   line("create -f qcow2 -o data_file_raw=on x.qcow2 1M"),

@@ -1,5 +1,5 @@
 /** `rebase` and `commit`: every image here is changed in turn, so the order counts. */
-import { NEW_BACKING_GONE, NO_LOOP } from "./differences.js";
+import { NEW_BACKING_GONE, NO_BACKING_FOR_RAW, NO_LOOP } from "./differences.js";
 import { type GoldenCase, line } from "./golden-case.js";
 
 const changed = (words: string, makes: string): GoldenCase => line(words, { makes, alike: "disk" });
@@ -31,6 +31,9 @@ export const REBASE_CASES: readonly GoldenCase[] = [
   line("check third.qcow2"),
   changed("rebase -u -b data.raw -F raw third.qcow2", "third.qcow2"),
   { words: ["rebase", "-u", "-b", "", "third.qcow2"], makes: "third.qcow2", alike: "disk" },
+  changed("rebase -b packed.qcow2 -F qcow2 over.qcow2", "over.qcow2"),
+  line("map --output=json over.qcow2"),
+  line("rebase -u -b data.qcow2 -F qcow2 whole.qcow2", { differs: NO_BACKING_FOR_RAW }),
   line("rebase -u -b gone.qcow2 -F qcow2 orphan.qcow2"),
   line("info orphan.qcow2"),
 ];
@@ -54,5 +57,10 @@ export const COMMIT_CASES: readonly GoldenCase[] = [
   line("check top.qcow2"),
   line("check data.qcow2"),
   changed("commit -q -r 1G -t none top.qcow2", "data.qcow2"),
+  changed("commit over.qcow2", "over.qcow2"),
+  line("map --output=json over.qcow2"),
+  line("map -f raw --output=json over.data"),
+  changed("commit onto.qcow2", "whole.qcow2"),
+  line("check whole.qcow2"),
   changed("commit --image-opts driver=qcow2,file.filename=top.qcow2", "top.qcow2"),
 ];
