@@ -10,12 +10,12 @@ export type Change =
   | { readonly kind: "truncate"; readonly lengthBytes: number };
 
 /** The op of a change. Bytes are copied: the caller's buffer is its own again when the write ends. */
-export function opOf(change: Change, id: number): TraceOp {
-  if (change.kind !== "write") return { ...change, id };
+export function opOf(change: Change, id: number, disk: number): TraceOp {
+  if (change.kind !== "write") return { ...change, disk, id };
   const bytes = new Uint8Array(change.source.lengthBytes);
   change.source.copyTo(bytes);
   const { offset, fua } = change;
-  return { kind: "write", id, offset, lengthBytes: bytes.length, bytes, fua };
+  return { kind: "write", disk, id, offset, lengthBytes: bytes.length, bytes, fua };
 }
 
 /** A buffer belongs to the disk until its write has ended. */

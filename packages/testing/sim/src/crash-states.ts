@@ -1,5 +1,5 @@
 /**
- * What a power failure may leave of a disk, at every point of a recorded run.
+ * What a power failure may leave of one disk or of several, at every point of a recorded run.
  *
  * Above: a crash test, which opens each state and checks it. Below: Trace (what happened), combinations
  * (which outcomes), ChunkStore (states that share what they have in common).
@@ -10,8 +10,9 @@
  *    tightens and behind a flush every state is made again, since the checks may demand more of it.
  * 3. The same trace and options give the same states in the same order.
  * 4. A state is never written to: `open` gives a copy that shares chunks.
+ * 5. Disks that record into one trace fail at once; what each of them has lost does not depend on the others.
  */
-import { rangesOverlap } from "@blocklayer/bytes";
+import { assert, rangesOverlap } from "@blocklayer/bytes";
 import type { ChunkStore } from "./chunk-store.js";
 import { combinations } from "./crash-choices.js";
 import { Random } from "./random.js";
@@ -50,36 +51,40 @@ interface StateParts {
   readonly index: number;
   readonly position: number;
   readonly trace: Trace;
-  readonly store: ChunkStore;
+  /** One for each disk. */
+  readonly stores: readonly ChunkStore[];
   readonly seed: number;
   readonly pending: readonly Pending[];
   readonly digits: readonly number[];
 }
 
-/** One disk after one power failure. */
+/** The disks after one power failure. Where a disk can be named, the first one is meant otherwise. */
 export class CrashState {
   /** Counts the states of one enumeration from 0: with the seed it names the state. */
   readonly index: number;
   /** How many events of the trace had happened. */
   readonly position: number;
   readonly #parts: StateParts;
-  readonly #store: ChunkStore;
 
   /** @internal */
   constructor(parts: StateParts) {
     this.index = parts.index;
     this.position = parts.position;
     this.#parts = parts;
-    this.#store = parts.store;
   }
 
   get lengthBytes(): number {
-    return this.#store.lengthBytes;
+    return this.#store(0).lengthBytes;
   }
 
   /** The whole content, copied. */
   get bytes(): Uint8Array {
-    return this.#store.toBytes();
+    return this.bytesOf(0);
+  }
+
+  /** The whole content of a disk, copied. */
+  bytesOf(disk: number): Uint8Array {
+    return this.#store(disk).toBytes();
   }
 
   /** What happened to each change that was not durable, in order. */
@@ -95,15 +100,15 @@ export class CrashState {
 
   /** Fills `target` from `offset` on. */
   read(offset: number, target: Uint8Array): void {
-    this.#store.read(offset, target);
+    this.#store(0).read(offset, target);
   }
 
   /**
    * The disk as it comes up again, readable and writable; this state stays as it is. Nothing that is written
    * to it is volatile unless the options say so.
    */
-  open(options: Omit<SimDiskOptions, "content" | "lengthBytes"> = {}): SimDisk {
-    return new SimDisk({ volatileCache: false, ...options, content: this.#store.fork() });
+  open(options: Omit<SimDiskOptions, "content" | "lengthBytes"> = {}, disk = 0): SimDisk {
+    return new SimDisk({ volatileCache: false, ...options, content: this.#store(disk).fork() });
   }
 
   /** Everything that is needed to understand and repeat it, in a few lines. */
@@ -116,6 +121,12 @@ export class CrashState {
       `  last marks: ${known}`,
       ...(fates.length === 0 ? ["  nothing was pending"] : fates),
     ].join("\n");
+  }
+
+  #store(disk: number): ChunkStore {
+    const store = this.#parts.stores[disk];
+    assert(store !== undefined, "the disk records into the trace");
+    return store;
   }
 }
 
@@ -141,8 +152,8 @@ class Enumeration {
   readonly #tear: TearOptions | undefined;
   readonly #from: number;
   readonly #to: number;
-  /** Durable. Replaced, never written to: states share it. */
-  #base: ChunkStore;
+  /** Durable, of each disk. Replaced, never written to: states share them. */
+  #base: readonly ChunkStore[];
   #pending: Pending[] = [];
   #count = 0;
 
@@ -153,7 +164,7 @@ class Enumeration {
     this.#tear = tearOf(options.tear);
     this.#from = options.from ?? 0;
     this.#to = options.to ?? Number.POSITIVE_INFINITY;
-    this.#base = trace.initial;
+    this.#base = trace.disks.map(({ initial }) => initial);
   }
 
   /**
@@ -171,7 +182,7 @@ class Enumeration {
         this.#pending = this.#pending.filter((entry) => entry.op.id !== event.op.id);
         return "nothing";
       case "flush":
-        this.#flush(event.startedAt);
+        this.#flush(event.disk, event.startedAt);
         return "all";
       case "lost":
         this.#pending = this.#pending.filter((entry) => !event.ops.includes(entry.op));
@@ -190,29 +201,35 @@ class Enumeration {
       least: pending.map((entry) => (entry.forced || entry === news ? 1 : 0)),
     };
     // The stores after the first 0, 1, 2, … changes of the combination before; what still fits is kept.
-    const stores: ChunkStore[] = [this.#base];
+    const steps: (readonly ChunkStore[])[] = [this.#base];
     let previous: readonly number[] = [];
     const random = new Random(this.#seed * 1_000_003 + position);
     for (const digits of combinations(space, this.#maxSubsets, random)) {
       let same = 0;
-      while (same < stores.length - 1 && previous[same] === digits[same]) same++;
-      stores.length = same + 1;
+      while (same < steps.length - 1 && previous[same] === digits[same]) same++;
+      steps.length = same + 1;
       for (let place = same; place < digits.length; place++) {
-        stores.push(this.#applied(stores[place] as ChunkStore, outcomeAt(pending, digits, place)));
+        const before = steps[place] as readonly ChunkStore[];
+        steps.push(this.#applied(before, outcomeAt(pending, digits, place).pieces));
       }
       previous = digits;
-      const store = stores[stores.length - 1] as ChunkStore;
+      const stores = steps[steps.length - 1] as readonly ChunkStore[];
       const index = this.#count++;
       const { trace, seed } = { trace: this.#trace, seed: this.#seed };
-      yield new CrashState({ index, position, trace, store, seed, pending, digits });
+      yield new CrashState({ index, position, trace, stores, seed, pending, digits });
     }
   }
 
-  #applied(store: ChunkStore, outcome: Outcome): ChunkStore {
-    if (outcome.pieces.length === 0) return store;
-    const copy = store.fork();
-    for (const piece of outcome.pieces) applyOp(copy, piece, this.#trace.discards);
-    return copy;
+  /** The stores behind some changes; those that nothing changes stay the same ones. */
+  #applied(stores: readonly ChunkStore[], ops: readonly TraceOp[]): readonly ChunkStore[] {
+    const { disks } = this.#trace;
+    return stores.map((store, disk) => {
+      const own = ops.filter((op) => op.disk === disk);
+      if (own.length === 0) return store;
+      const copy = store.fork();
+      for (const op of own) applyOp(copy, op, disks[disk]?.discards ?? "zero");
+      return copy;
+    });
   }
 
   #add(op: TraceOp, completedAt: number | undefined): Pending {
@@ -240,13 +257,11 @@ class Enumeration {
     return isMoved && isOverlapping ? entry : "nothing";
   }
 
-  #flush(startedAt: number): void {
-    const isCovered = ({ completedAt }: Pending): boolean =>
-      completedAt !== undefined && completedAt < startedAt;
-    this.#base = this.#base.fork();
-    for (const entry of this.#pending) {
-      if (isCovered(entry)) applyOp(this.#base, entry.op, this.#trace.discards);
-    }
+  #flush(disk: number, startedAt: number): void {
+    const isCovered = ({ op, completedAt }: Pending): boolean =>
+      op.disk === disk && completedAt !== undefined && completedAt < startedAt;
+    const covered = this.#pending.filter(isCovered).map(({ op }) => op);
+    this.#base = this.#applied(this.#base, covered);
     this.#pending = this.#pending.filter((entry) => !isCovered(entry));
   }
 }
@@ -260,8 +275,9 @@ function tearOf(tear: boolean | TearOptions | undefined): TearOptions | undefine
   return tear === true ? {} : tear;
 }
 
-/** Whether the order of two changes matters. A truncate touches everything. */
+/** Whether the order of two changes matters. A truncate touches everything on its disk. */
 function overlap(left: TraceOp, right: TraceOp): boolean {
+  if (left.disk !== right.disk) return false;
   if (left.kind === "truncate" || right.kind === "truncate") return true;
   return rangesOverlap(left.offset, left.lengthBytes, right.offset, right.lengthBytes);
 }

@@ -20,6 +20,7 @@ export type { Outcome, TearOptions } from "./tear.js";
 export {
   type MarkOptions,
   Trace,
+  type TracedDisk,
   type TraceEvent,
   type TraceMark,
   type TraceOp,

@@ -125,6 +125,30 @@ export class ReferenceDisk {
     }
   }
 
+  /**
+   * The model of the same disk, cut: what its sectors held when, and when it was flushed, is known of it as well. From
+   * here on the two have nothing to do with each other.
+   *
+   * Requires: nothing is in flight; the length is whole sectors, and not longer than the disk.
+   */
+  cut(lengthBytes: number): ReferenceDisk {
+    const { sectorBytes } = this;
+    assert(isAligned(lengthBytes, sectorBytes), "the disk is whole sectors");
+    assert(lengthBytes <= this.lengthBytes, "the disk is cut");
+    const copy = new ReferenceDisk({
+      lengthBytes,
+      sectorBytes,
+      ...(this.#trace === undefined ? {} : { trace: this.#trace }),
+    });
+    for (const sector of copy.#versions.keys()) {
+      copy.#versions[sector] = [...(this.#versions[sector] as Version[])];
+    }
+    copy.#flushes.push(...this.#flushes);
+    copy.#clock = this.#clock;
+    copy.#requestCount = this.#requestCount;
+    return copy;
+  }
+
   /** The longest that the disk ever was to be. */
   get lengthBytes(): number {
     return this.#versions.length * this.sectorBytes;

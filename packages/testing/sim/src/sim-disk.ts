@@ -82,6 +82,8 @@ export class SimDisk implements BlockDriver {
   #pending: PendingChange[] = [];
   #completions = 0;
   #nextId = 1;
+  /** Which of the trace's disks this is. */
+  readonly #number: number;
   #closed = false;
   /** Why no flush succeeds any more: one that failed has lost writes. */
   #loss: BlockError | undefined;
@@ -96,7 +98,7 @@ export class SimDisk implements BlockDriver {
     this.#current = contentOf(options);
     this.#durable = this.#volatile ? this.#current.fork() : this.#current;
     this.trace = options.trace;
-    this.trace?.begin(this.#current.fork(), this.#discards);
+    this.#number = this.trace?.begin(this.#current.fork(), this.#discards) ?? 0;
   }
 
   get lengthBytes(): number {
@@ -228,7 +230,7 @@ export class SimDisk implements BlockDriver {
         if (isCovered(change)) applyOp(this.#durable, change.op, this.#discards);
       }
       this.#pending = this.#pending.filter((change) => !isCovered(change));
-      this.trace?.events.push({ type: "flush", startedAt });
+      this.trace?.events.push({ type: "flush", disk: this.#number, startedAt });
     };
     return this.#perform(request, undefined, effect, (fault) => this.#loseCache(fault, request));
   }
@@ -365,7 +367,7 @@ export class SimDisk implements BlockDriver {
     change: Change,
     options: RequestOptions | undefined,
   ): MaybePromise<void> {
-    const op = opOf(change, this.trace?.nextId() ?? this.#nextId++);
+    const op = opOf(change, this.trace?.nextId() ?? this.#nextId++, this.#number);
     const mayWait = this.#options.scheduler !== undefined || this.#options.onRequest !== undefined;
     if (mayWait) this.trace?.events.push({ type: "issue", op });
     const effect = (): void => {

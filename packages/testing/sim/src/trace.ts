@@ -1,5 +1,5 @@
 /**
- * What a SimDisk was asked to do, in order: the input of the crash enumerator.
+ * What one or more SimDisks were asked to do, in order: the input of the crash enumerator.
  *
  * Written by SimDisk (changes and flushes) and by whoever drives the guest (marks). Read by `crashStates`.
  *
@@ -9,14 +9,16 @@
  * 3. The bytes of an op never change: stores share them.
  * 4. A flush covers what was complete at the position where the flush started.
  * 5. What a failed flush lost (`lost`) never reaches the medium, whatever flush comes later.
+ * 6. Disks that record into one trace lose power together; each counts from 0 in the order in which they began.
  */
 import { assert, hex } from "@blocklayer/bytes";
 import type { ChunkStore } from "./chunk-store.js";
 
-/** A change of the medium. Offsets and lengths are bytes; `id` counts from 1 in order of issue. */
+/** A change of the medium of a disk. Offsets and lengths are bytes; `id` counts from 1 in order of issue. */
 export type TraceOp =
   | {
       readonly kind: "write";
+      readonly disk: number;
       readonly id: number;
       readonly offset: number;
       readonly lengthBytes: number;
@@ -26,6 +28,7 @@ export type TraceOp =
     }
   | {
       readonly kind: "zero";
+      readonly disk: number;
       readonly id: number;
       readonly offset: number;
       readonly lengthBytes: number;
@@ -33,11 +36,17 @@ export type TraceOp =
     }
   | {
       readonly kind: "discard";
+      readonly disk: number;
       readonly id: number;
       readonly offset: number;
       readonly lengthBytes: number;
     }
-  | { readonly kind: "truncate"; readonly id: number; readonly lengthBytes: number };
+  | {
+      readonly kind: "truncate";
+      readonly disk: number;
+      readonly id: number;
+      readonly lengthBytes: number;
+    };
 
 /** Something that the guest, or the test, knows at this point. */
 export interface TraceMark {
@@ -48,7 +57,7 @@ export interface TraceMark {
 /** One entry of the trace. */
 export type TraceEvent =
   | { readonly type: "issue" | "complete" | "fail"; readonly op: TraceOp }
-  | { readonly type: "flush"; readonly startedAt: number }
+  | { readonly type: "flush"; readonly disk: number; readonly startedAt: number }
   | { readonly type: "lost"; readonly ops: readonly TraceOp[] }
   | { readonly type: "mark"; readonly mark: TraceMark; readonly tightens: boolean };
 
@@ -61,11 +70,18 @@ export interface MarkOptions {
   readonly tightens?: boolean;
 }
 
-/** The record of one disk. */
+/** A disk as it was when its recording began. */
+export interface TracedDisk {
+  /** What was durable then. */
+  readonly initial: ChunkStore;
+  /** How a discarded range of it reads. */
+  readonly discards: "zero" | "keep";
+}
+
+/** The record of disks that lose power together. */
 export class Trace {
   readonly events: TraceEvent[] = [];
-  #initial: ChunkStore | undefined;
-  #discards: "zero" | "keep" = "zero";
+  readonly #disks: TracedDisk[] = [];
   #nextId = 1;
 
   /** How many events there are. */
@@ -73,15 +89,9 @@ export class Trace {
     return this.events.length;
   }
 
-  /** What was durable when the recording began. */
-  get initial(): ChunkStore {
-    assert(this.#initial !== undefined, "a disk records into the trace");
-    return this.#initial;
-  }
-
-  /** How a discarded range of that disk reads. */
-  get discards(): "zero" | "keep" {
-    return this.#discards;
+  /** The disks that record here. */
+  get disks(): readonly TracedDisk[] {
+    return this.#disks;
   }
 
   /**
@@ -107,11 +117,15 @@ export class Trace {
     return marks;
   }
 
-  /** Called by the one disk that records here, with a store that it will not write to again. */
-  begin(initial: ChunkStore, discards: "zero" | "keep"): void {
-    assert(this.#initial === undefined, "one disk records into a trace");
-    this.#initial = initial;
-    this.#discards = discards;
+  /**
+   * Called by a disk that records here, with a store that it will not write to again.
+   *
+   * @returns its number
+   */
+  begin(initial: ChunkStore, discards: "zero" | "keep"): number {
+    assert(this.events.length === 0, "disks begin to record before anything happens");
+    this.#disks.push({ initial, discards });
+    return this.#disks.length - 1;
   }
 
   /** An id for the next change. */
@@ -122,9 +136,10 @@ export class Trace {
 
 /** One change in words: `write #7 of 0x200 bytes at 0x10000`. */
 export function describeOp(op: TraceOp): string {
-  if (op.kind === "truncate") return `truncate #${op.id} to ${hex(op.lengthBytes)}`;
+  const disk = op.disk === 0 ? "" : ` on disk ${op.disk}`;
+  if (op.kind === "truncate") return `truncate #${op.id} to ${hex(op.lengthBytes)}${disk}`;
   const fua = op.kind !== "discard" && op.fua ? " (fua)" : "";
-  return `${op.kind} #${op.id} of ${hex(op.lengthBytes)} bytes at ${hex(op.offset)}${fua}`;
+  return `${op.kind} #${op.id} of ${hex(op.lengthBytes)} bytes at ${hex(op.offset)}${disk}${fua}`;
 }
 
 /** Carries a change out. `discards`: whether a discarded range reads as zeroes or as before. */

@@ -1,7 +1,7 @@
 import { directChild } from "@blocklayer/block-api";
 import { IoVector } from "@blocklayer/bytes";
 import fc from "fast-check";
-import { expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import {
   type CrashOptions,
   crashStates,
@@ -295,4 +295,41 @@ test("the example of the README must pass", async () => {
     reference.checkCrash(found, state.position, state.describe());
   }
   expect(count).toBeGreaterThan(8);
+});
+
+describe("crashStates() of several disks", () => {
+  test("must give every combination of what each of them may have lost, at one time", () => {
+    const trace = new Trace();
+    const first = new SimDisk({ lengthBytes: SECTOR, trace });
+    const second = new SimDisk({ lengthBytes: SECTOR, trace });
+    write(first, 0, 1);
+    write(second, 0, 2);
+    plainly(second.flushToDisk());
+    plainly(first.flushToDisk());
+    const both = [...crashStates(trace)].map(
+      (state) => `${state.position}:${heads(state.bytesOf(0))}${heads(state.bytesOf(1))}`,
+    );
+    // A flush of the second one promises nothing of the first.
+    expect(both).toEqual(["0:00", "1:10", "2:02", "2:12", "3:02", "3:12", "4:12"]);
+  });
+
+  test("must open the disk that is asked for, and carry out its discards in its own way", async () => {
+    const trace = new Trace();
+    const content = new Uint8Array(SECTOR).fill(7);
+    const disks = (["zero", "keep"] as const).map(
+      (discards) => new SimDisk({ content, discards, trace }),
+    );
+    for (const disk of disks) plainly(disk.discard(0, SECTOR));
+    const last = [...crashStates(trace)].at(-1);
+    const bytes = new Uint8Array(SECTOR);
+    await last?.open({}, 1).readv(0, IoVector.of(bytes));
+    expect([heads(last?.bytesOf(0) ?? bytes), heads(bytes)]).toEqual(["0", "7"]);
+    expect(last?.describe()).toContain("kept discard #2 of 0x200 bytes at 0x0 on disk 1");
+  });
+
+  test("must not let a disk begin to record in the middle", () => {
+    const { disk, trace } = recorded(SECTOR);
+    write(disk, 0, 1);
+    expect(() => new SimDisk({ lengthBytes: SECTOR, trace })).toThrow("before anything happens");
+  });
 });

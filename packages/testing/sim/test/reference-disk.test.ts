@@ -231,3 +231,30 @@ test("startGrow() must allow both lengths until a flush, and zeroes in what is n
   disk.write(SECTOR, filled(2));
   disk.check(new Uint8Array([...filled(1), ...filled(2)]));
 });
+
+test("cut() must keep what is known of the sectors that stay, and share nothing from then on", () => {
+  const disk = new ReferenceDisk({ lengthBytes: 2 * SECTOR });
+  disk.write(0, filled(1));
+  disk.flush();
+  disk.write(0, filled(2));
+  const shorter = disk.cut(SECTOR);
+  expect(taken(shorter, VALUES)).toEqual({ crash: "12", live: "2" });
+  shorter.write(0, filled(3));
+  shorter.flush();
+  expect(taken(shorter, VALUES)).toEqual({ crash: "3", live: "3" });
+  const whole = new Uint8Array(2 * SECTOR).fill(2, 0, SECTOR);
+  expect(() => disk.check(whole)).not.toThrow();
+  expect(() => shorter.check(whole)).toThrow(ReferenceMismatchError);
+});
+
+test("cut() must not bring back what was cut off when the disk grows again", () => {
+  const disk = new ReferenceDisk({
+    lengthBytes: 2 * SECTOR,
+    content: new Uint8Array(1024).fill(9),
+  });
+  const shorter = disk.cut(SECTOR);
+  shorter.finish(shorter.startGrow(2 * SECTOR));
+  const grown = new Uint8Array(2 * SECTOR).fill(9, 0, SECTOR);
+  expect(() => shorter.check(grown)).not.toThrow();
+  expect(() => shorter.check(grown.fill(9))).toThrow(ReferenceMismatchError);
+});
