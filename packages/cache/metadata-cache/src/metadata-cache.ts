@@ -127,6 +127,11 @@ export class MetadataCache implements Flushable {
     return this.#dirty.size > 0 || this.#unsynced.size > 0 || this.#evictedUnsynced;
   }
 
+  /** Memory of all tables, spare ones included. It only grows, up to `maxTables` tables. */
+  get memoryBytes(): number {
+    return this.#memoryCount * this.tableSizeBytes;
+  }
+
   get stats(): CacheStats {
     return this.#stats;
   }

@@ -14,6 +14,8 @@ export function statisticsOf(image: Qcow2Image): Statistics {
   const { l2, refcounts, counters, inFlight, pending, lock, failure } = image;
   return {
     ...compressedCacheStatistics(image),
+    l2CacheBytes: l2.memoryBytes,
+    l2CacheLimitBytes: l2.maxTables * l2.tableSizeBytes,
     l2CacheHits: l2.stats.hits,
     l2CacheMisses: l2.stats.misses,
     l2CacheWrites: l2.stats.writes,
