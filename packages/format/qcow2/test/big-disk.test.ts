@@ -13,7 +13,6 @@ import { createInMemory } from "./support/images.js";
 import { describeWithQemu, qemuImg, type QemuResult, useScratch } from "./support/qemu.js";
 import { runCommand, runQemuIo } from "./support/replay.js";
 import { DATE, filled } from "./support/snapshots.js";
-import { mapOf, type MapRow } from "./support/twins.js";
 import { keepCodecWarm } from "./support/warm-codec.js";
 
 keepCodecWarm();
@@ -245,7 +244,7 @@ describeWithQemu("disks of many terabytes, and the real qemu-img", () => {
   );
 
   test.each(SHAPES.filter(({ isBound }) => isBound !== true))(
-    "must be written half by each, and read, mapped and checked alike: $name",
+    "must be written half by each, and read and checked alike: $name",
     async (shape) => {
       const theirs = scratch("theirs.qcow2");
       const ours = scratch("ours.qcow2");
@@ -273,10 +272,6 @@ describeWithQemu("disks of many terabytes, and the real qemu-img", () => {
         await expectAt(disk, shape.sizeBytes - 512, 2);
         expect(await qemuImg("check", "-q", "-f", "qcow2", filename)).toMatchObject({ code: 0 });
         expect((await disk.check()).findings).toEqual([]);
-        // One is enough: this takes qemu-img a second, and for longer disks ten and more.
-        if (shape === SHAPES[0]) {
-          expect(withoutHoles(await mapOf(filename))).toEqual(withoutHoles(await rowsOf(disk)));
-        }
         await disk.close();
       }
       for (const file of files) await file.close();
@@ -348,32 +343,4 @@ async function readAt(disk: Qcow2Driver, at: number): Promise<Uint8Array> {
   const bytes = new Uint8Array(512);
   await disk.readv(at, IoVector.of(bytes));
   return bytes;
-}
-
-/** The extents as `qemu-img map` lists them. */
-async function rowsOf(disk: Qcow2Driver): Promise<readonly MapRow[]> {
-  let start = 0;
-  return (await extentsOf(disk)).map((extent) => {
-    const { lengthBytes: length, allocated: present, data, zero, hostOffset } = extent;
-    const row = { start, length, depth: 0, present, zero, data };
-    start += length;
-    return hostOffset === undefined ? row : { ...row, offset: hostOffset };
-  });
-}
-
-/** A map that does not tell where the image file has holes. */
-function withoutHoles(rows: readonly MapRow[]): MapRow[] {
-  const merged: MapRow[] = [];
-  for (const row of rows) {
-    const one = row["data"] === true ? { ...row, zero: false } : row;
-    const last = merged.at(-1);
-    const length = Number(last?.["length"]);
-    const isSame =
-      last?.["data"] === true &&
-      one["data"] === true &&
-      Number(last["offset"]) + length === one["offset"];
-    if (isSame) merged.splice(-1, 1, { ...last, length: length + Number(one["length"]) });
-    else merged.push(one);
-  }
-  return merged;
 }
