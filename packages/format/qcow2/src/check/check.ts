@@ -116,6 +116,10 @@ async function countReferences(
   });
   references.add(0, geometry.clusterSize);
   await walk.add(header.l1TableOffset, header.l1Size, true);
+  if (geometry.externalData && header.snapshotCount > 0) {
+    const what = `${header.snapshotCount} snapshots in image with data file`;
+    findings.corruption(() => `ERROR ${what}`);
+  }
   for (const [index, entry] of snapshots.entries.entries()) {
     if (isIncomplete(header, entry)) {
       findings.corruption(() => `ERROR snapshot table entry ${index} is incomplete`);

@@ -7,7 +7,8 @@
  *    it is named.
  * 2. The COPIED flag is judged only for tables that the active L1 table names: elsewhere it means
  *    nothing [C13].
- * 3. Clusters of an external data file have no refcounts: only their offsets are judged.
+ * 3. Clusters of an external data file have no refcounts, and count as used once: their offsets and COPIED flags are
+ *    judged, and none is compressed.
  *
  * Source: the qcow2 specification, "Cluster mapping" and "Extended L2 Entries".
  */
@@ -79,6 +80,10 @@ export function walkL2(context: WalkContext, use: L2Use, bytes: Uint8Array): voi
   for (let at = 0; at + l2EntrySize <= bytes.length; at += l2EntrySize) {
     const high = view.getUint32(at);
     const low = view.getUint32(at + 4);
+    if (externalData && (high & COMPRESSED_HIGH) !== 0) {
+      refuseCompressed(context, use, at / l2EntrySize, high, low);
+      continue;
+    }
     if (subclusters > 1 && !walkBitmap(context, use, view, at)) continue;
     if (high === 0 && low === 0) continue;
     if ((high & COMPRESSED_HIGH) !== 0) {
@@ -166,6 +171,20 @@ function checkCompressedFlag(
   findings.corruption(() => message, times);
 }
 
+/** An external data file has no compressed clusters: QEMU takes nothing for referenced then. */
+function refuseCompressed(
+  context: WalkContext,
+  use: L2Use,
+  index: number,
+  high: number,
+  low: number,
+): void {
+  const times = use.active + use.inactive;
+  checkCompressedFlag(context, high, low, times);
+  const what = `compressed cluster ${index} with data file`;
+  context.findings.corruption(() => `ERROR ${what}, entry=0x${entryText(high, low)}`, times);
+}
+
 function walkCompressed(context: WalkContext, use: L2Use, high: number, low: number): void {
   const { geometry, tally } = context;
   const times = use.active + use.inactive;
@@ -197,10 +216,11 @@ function walkStandard(
     const rule = "cluster is not properly aligned; L2 entry corrupted.";
     findings.corruption(() => `ERROR offset=${offset.toString(16)}: ${what} ${rule}`, times);
   }
-  if (geometry.externalData) return;
-  references.add(offset, geometry.clusterSize, times);
+  if (!geometry.externalData) references.add(offset, geometry.clusterSize, times);
   if (use.judged === 0) return;
-  const refcount = stored.get(Math.floor(offset / geometry.clusterSize));
+  const cluster = Math.floor(offset / geometry.clusterSize);
+  // Clusters of a data file are not counted: each has its one guest cluster.
+  const refcount = geometry.externalData ? 1 : stored.get(cluster);
   if (refcount === undefined || (refcount === 1) === isCopied(high)) return;
   copiedFindings.corruption(
     () => `ERROR OFLAG_COPIED data cluster: l2_entry=${text()} refcount=${refcount}`,

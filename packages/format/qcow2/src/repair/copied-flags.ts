@@ -31,8 +31,13 @@ export async function passCopiedFlags(tables: Tables, pass: CopiedPass): Promise
   let wrong = 0;
   const refcount = (offset: number): number =>
     pass.references.counters.get(Math.floor(offset / clusterSize));
-  const judge = (high: number, offset: number, what: () => string): number | undefined => {
-    if (offset === 0 || isCopied(high) === (refcount(offset) === 1)) return undefined;
+  const judge = (
+    high: number,
+    offset: number,
+    count: number,
+    what: () => string,
+  ): number | undefined => {
+    if (offset === 0 || isCopied(high) === (count === 1)) return undefined;
     wrong++;
     const { findings, mend } = pass;
     if (mend) findings.repaired(() => `Repairing OFLAG_COPIED ${what()}`);
@@ -43,20 +48,19 @@ export async function passCopiedFlags(tables: Tables, pass: CopiedPass): Promise
     const offset = hostOffsetOf(high, low);
     const text = (): string =>
       `L2 cluster: l1_index=${index} l1_entry=${entryText(high, low)} refcount=${refcount(offset)}`;
-    const changed = judge(high, offset, text);
+    const changed = judge(high, offset, refcount(offset), text);
     return changed === undefined ? undefined : { high: changed, low };
   });
-  // Clusters of an external data file have no refcounts; the flag says there that the first one is meant.
-  if (externalData) return wrong;
   await tables.editL2([tables.active], (table) => {
     for (let at = 0; at + ENTRY_BYTES <= table.lengthBytes; at += l2EntrySize) {
       const high = table.high(at);
       const low = table.low(at);
       if ((high & COMPRESSED_HIGH) !== 0) continue;
       const offset = hostOffsetOf(high, low);
-      const text = (): string =>
-        `data cluster: l2_entry=${entryText(high, low)} refcount=${refcount(offset)}`;
-      const changed = judge(high, offset, text);
+      // Clusters of an external data file have no refcounts: each is used once.
+      const count = externalData ? 1 : refcount(offset);
+      const text = (): string => `data cluster: l2_entry=${entryText(high, low)} refcount=${count}`;
+      const changed = judge(high, offset, count, text);
       if (changed !== undefined) table.set(at, changed, low);
     }
   });

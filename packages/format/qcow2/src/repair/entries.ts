@@ -113,6 +113,10 @@ export function zeroEntry({ version }: Geometry): { high: number; low: number } 
 /** A stream may end before the last sector that its entry names: what is too long is cut, and stays readable. */
 function mendCompressed(bounds: EntryBounds, high: number, low: number): Mend | undefined {
   const { geometry, fileLengthBytes } = bounds;
+  if (geometry.externalData) {
+    const message = `compressed cluster with data file: ${entryText(high, low)}`;
+    return { ...zeroEntry(geometry), dropped: true, message };
+  }
   const offset = compressedOffsetOf(geometry, high, low);
   const length = compressedLengthOf(geometry, high, low);
   const mended = (high & ~COPIED_HIGH) >>> 0;
