@@ -43,24 +43,43 @@ export interface BitmapEntry {
 /** What could be read of a directory. */
 export interface DecodedDirectory {
   readonly entries: readonly BitmapEntry[];
-  /** The entry behind the last one breaks a rule: what follows cannot be found. */
+  /**
+   * The entry behind the last one breaks a rule, and what follows cannot be found; or the entries are not all of the
+   * directory, do not fit the disk, or share a name.
+   */
   readonly isBroken: boolean;
 }
 
-/** Reads the entries of a directory, as far as they keep the rules. */
+/**
+ * Reads the entries of a directory, as far as they keep the rules.
+ *
+ * @param bytes - all of the directory, as long as the extension says
+ * @param count - how many entries it has, by the extension
+ */
 export function decodeDirectory(
   bytes: Uint8Array,
   count: number,
   geometry: Geometry,
 ): DecodedDirectory {
   const entries: BitmapEntry[] = [];
-  for (let at = 0; entries.length < count; ) {
+  let at = 0;
+  while (entries.length < count) {
     const entry = entryAt(bytes, at, geometry);
     if (entry === undefined) return { entries, isBroken: true };
     entries.push(entry);
     at += entryBytes(entry);
   }
-  return { entries, isBroken: false };
+  // By bytes: names that are not UTF-8 may look alike.
+  const names = new Set(entries.map(({ nameBytes }) => nameBytes.join()));
+  const isSound = at === bytes.length && names.size === entries.length;
+  return { entries, isBroken: !isSound || !entries.every((entry) => fitsDisk(entry, geometry)) };
+}
+
+/** One that is in use may be older than the disk's length is. */
+function fitsDisk(entry: BitmapEntry, { virtualSize, clusterSize }: Geometry): boolean {
+  if ((entry.flags & BITMAP_FLAG.inUse) !== 0 || entry.extraData.length > 0) return true;
+  const expected = tableEntriesFor(virtualSize, entry.granularityBits, clusterSize);
+  return entry.tableEntries === expected;
 }
 
 /** @returns undefined when the entry breaks a rule */
