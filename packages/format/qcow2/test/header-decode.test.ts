@@ -4,6 +4,7 @@ import { openMemory } from "@blocklayer/memory";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { decodeHeader, readHeader } from "../src/index.js";
+import { bitmapsExtensionIn } from "../src/header/extensions.js";
 import { EXTENSION, hasRawDataFile } from "../src/header/header.js";
 import { ImageBuilder, type BuilderOptions } from "./support/image-builder.js";
 import { Rng } from "./support/rng.js";
@@ -125,6 +126,7 @@ describe("decodeHeader() of broken headers", () => {
     ],
     ["bit must not be set", (i) => i.field("incompatible", 8n)],
     ["bit must be set", (i) => i.field("compressionType", 1)],
+    ["the data file is said to be raw, and there is none", (i) => i.field("autoclear", 2n)],
     ["may not exceed 64 bits", (i) => i.field("refcountOrder", 7)],
     ["Unsupported encryption method 3", (i) => i.field("cryptMethod", 3)],
     ["does not contain a reference count table", (i) => i.field("refcountTableClusters", 0)],
@@ -182,6 +184,16 @@ describe("decodeHeader() of broken headers", () => {
     expect(header.dataFilename).toBe("disk.data");
     expect(hasRawDataFile(header)).toBe(true);
     expect(hasRawDataFile({ ...header, incompatible: 0n })).toBe(false);
+  });
+
+  test("must take the last bitmaps extension, as QEMU does", () => {
+    const fields = new Uint8Array(24);
+    fields.set([0, 0, 0, 1], 0);
+    fields.set([0x20, 0], 22);
+    const image = new ImageBuilder({ clusterBits: 12 })
+      .extension(112, EXTENSION.bitmaps, fields)
+      .extension(144, EXTENSION.bitmaps, fields.with(3, 2));
+    expect(bitmapsExtensionIn(decode(image).extensions, 4096)).toMatchObject({ bitmapCount: 2 });
   });
 
   test("must refuse subclusters of less than a sector, as QEMU does", () => {

@@ -52,6 +52,7 @@ import {
   unknownIncompatible,
 } from "./features.js";
 import {
+  AUTOCLEAR,
   COMPRESSION_TYPE,
   COMPRESSION_TYPE_POSITION,
   EXTENSION,
@@ -130,6 +131,7 @@ export function decodeHeader(bytes: Uint8Array, fileLengthBytes: number): Qcow2H
   checkCompressionType(fields);
   refuseUnknownFeatures(fields, bytes, extensionEnd);
   checkSubclusters(fields);
+  checkRawDataFile(fields);
   checkTables(fields, clusterSize);
   const extensions = splitExtensions(bytes, fields.headerLength, extensionEnd);
   const backing = decodeBackingName(fields, clusterSize, bytes);
@@ -225,6 +227,12 @@ function checkSubclusters({ clusterBits, incompatible }: FixedFields): void {
   const extended = hasFeature(incompatible, INCOMPATIBLE.extendedL2);
   if (!extended || clusterBits >= MIN_EXTENDED_CLUSTER_BITS) return;
   broken(`Unsupported subcluster size: ${2 ** clusterBits / EXTENDED_SUBCLUSTERS}`);
+}
+
+function checkRawDataFile({ incompatible, autoclear }: FixedFields): void {
+  const isRaw = hasFeature(autoclear, AUTOCLEAR.rawDataFile);
+  if (!isRaw || hasFeature(incompatible, INCOMPATIBLE.dataFile)) return;
+  broken("the data file is said to be raw, and there is none");
 }
 
 function checkTables(fields: FixedFields, clusterSize: number): void {

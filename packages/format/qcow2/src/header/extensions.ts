@@ -135,7 +135,7 @@ export function encodeFeatureName(row: FeatureName): Uint8Array {
 }
 
 /**
- * The bitmaps extension, if there is one.
+ * The bitmaps extension, if there is one; the last one counts, as in QEMU.
  *
  * @throws CorruptImageError when it breaks a rule
  */
@@ -143,7 +143,7 @@ export function bitmapsExtensionIn(
   extensions: readonly HeaderExtension[],
   clusterSize: number,
 ): BitmapsExtension | undefined {
-  const data = extensions.find(({ type }) => type === EXTENSION.bitmaps)?.data;
+  const data = extensions.findLast(({ type }) => type === EXTENSION.bitmaps)?.data;
   if (data === undefined) return undefined;
   const structure = "bitmaps extension";
   if (data.length !== BITMAPS_EXTENSION_BYTES) {
