@@ -13,6 +13,7 @@ import { createInMemory } from "./support/images.js";
 import { mutate } from "./support/mutate.js";
 import { describeWithQemu, useScratch } from "./support/qemu.js";
 import { Rng } from "./support/rng.js";
+import { imagesToBreak } from "./support/spec/index.js";
 
 const RUNS = Number(process.env["BLOCKLAYER_FUZZ_RUNS"] ?? 200);
 const SEED = Number(process.env["BLOCKLAYER_FUZZ_SEED"] ?? 1);
@@ -114,6 +115,7 @@ describe("a broken image, opened read-only", () => {
       }
       images.push(new ImageBuilder({ refcountOrder: 6, dataClusters: 30 }).bytes);
       images.push((await createInMemory({ size: "1G", cluster_size: "4k" })).bytes);
+      images.push(...imagesToBreak());
       const opened = await tortureAll(images, RUNS);
       expect(opened).toBeGreaterThan(RUNS / 10);
       expect(opened).toBeLessThan(RUNS);

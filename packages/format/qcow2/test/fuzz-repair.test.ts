@@ -15,6 +15,7 @@ import { ImageBuilder } from "./support/image-builder.js";
 import { mutate } from "./support/mutate.js";
 import { describeWithQemu, qemuImg, useScratch } from "./support/qemu.js";
 import { Rng } from "./support/rng.js";
+import { imagesToBreak } from "./support/spec/index.js";
 
 const RUNS = Number(process.env["BLOCKLAYER_REPAIR_RUNS"] ?? 150);
 const SEED = Number(process.env["BLOCKLAYER_FUZZ_SEED"] ?? 1);
@@ -101,6 +102,7 @@ describe("repairQcow2() of a broken image", () => {
       for (const refcountOrder of [0, 6]) {
         images.push(new ImageBuilder({ refcountOrder, dataClusters: 30 }).bytes);
       }
+      images.push(...imagesToBreak());
       const counts = await repairAll(images, RUNS, async () => {});
       expect(counts.repaired).toBeGreaterThan(RUNS / 2);
       expect(counts.incomplete).toBe(0);

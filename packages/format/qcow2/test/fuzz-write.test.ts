@@ -12,6 +12,7 @@ import { makeImage, RECIPES } from "./support/corpus.js";
 import { mutate } from "./support/mutate.js";
 import { describeWithQemu, useScratch } from "./support/qemu.js";
 import { Rng } from "./support/rng.js";
+import { imagesToBreak } from "./support/spec/index.js";
 
 const RUNS = Number(process.env["BLOCKLAYER_FUZZ_RUNS"] ?? 400);
 const SEED = Number(process.env["BLOCKLAYER_FUZZ_SEED"] ?? 1);
@@ -75,6 +76,7 @@ describeWithQemu("a broken image, opened for writing", () => {
     async () => {
       const images: Uint8Array[] = [];
       for (const recipe of RECIPES) images.push(await makeImage(recipe, scratch(recipe.name)));
+      images.push(...imagesToBreak());
       let opened = 0;
       for (let run = 0; run < RUNS; run++) {
         const seed = SEED * 1_000_003 + run;

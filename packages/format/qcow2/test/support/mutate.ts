@@ -9,13 +9,15 @@ interface Places {
   readonly tables: readonly (readonly [number, number])[];
 }
 
+const BITMAPS_EXTENSION = 0x2385_2875;
+
 /** Copies an image, breaks the copy in 1 to 4 places, and sometimes cuts its end off. */
 export function mutate(image: Uint8Array, rng: Rng, header = false): Uint8Array {
   let bytes = image.slice();
   const places = placesOf(bytes);
   const count = 1 + rng.below(4);
   for (let i = 0; i < count; i++) {
-    if (header && rng.below(3) === 0) mutateHeader(bytes, rng);
+    if (places.tables.length === 0 || (header && rng.below(3) === 0)) mutateHeader(bytes, rng);
     else mutateEntry(bytes, places, rng);
   }
   if (rng.below(12) === 0) bytes = bytes.slice(0, rng.below(bytes.length));
@@ -24,7 +26,8 @@ export function mutate(image: Uint8Array, rng: Rng, header = false): Uint8Array 
 
 function placesOf(bytes: Uint8Array): Places {
   const view = viewOf(bytes);
-  const clusterSize = 2 ** view.getUint32(20);
+  // A header that is broken already may name any size.
+  const clusterSize = 2 ** Math.min(21, Math.max(9, view.getUint32(20)));
   const offsetAt = (at: number): number => {
     const value = joinU64(view.getUint32(at) & 0x00ff_ffff, view.getUint32(at + 4) & 0xffff_fe00);
     return value < 0 || value + 8 > bytes.length ? 0 : value;
@@ -48,7 +51,20 @@ function placesOf(bytes: Uint8Array): Places {
     add(offsetAt(at), clusterSize);
     if (tables.length > 40) break;
   }
+  for (const [offset, length] of bitmapPlaces(view)) add(offset, length);
   return { clusterSize, tables };
+}
+
+/** The bitmap directory and the first bitmap's table, of an image whose first extension is that of bitmaps. */
+function bitmapPlaces(view: DataView): readonly (readonly [number, number])[] {
+  const start = view.getUint32(4) === 2 ? 72 : view.getUint32(100);
+  if (start > view.byteLength - 32 || view.getUint32(start) !== BITMAPS_EXTENSION) return [];
+  const directory = view.getUint32(start + 28);
+  if (directory > view.byteLength - 8) return [];
+  return [
+    [directory, view.getUint32(start + 20)],
+    [view.getUint32(directory + 4), 64],
+  ];
 }
 
 function mutateEntry(bytes: Uint8Array, { clusterSize, tables }: Places, rng: Rng): void {
