@@ -11,6 +11,8 @@ const long = mergeConfig(config, {
       BLOCKLAYER_REPAIR_RUNS: env["BLOCKLAYER_REPAIR_RUNS"] ?? "3000",
       BLOCKLAYER_MODEL_RUNS: env["BLOCKLAYER_MODEL_RUNS"] ?? "40",
       BLOCKLAYER_CRASH_RUNS: env["BLOCKLAYER_CRASH_RUNS"] ?? "12",
+      BLOCKLAYER_SPEC_RUNS: env["BLOCKLAYER_SPEC_RUNS"] ?? "3",
+      BLOCKLAYER_SPEC_STEP: env["BLOCKLAYER_SPEC_STEP"] ?? "1",
       BLOCKLAYER_TWIN_RUNS: env["BLOCKLAYER_TWIN_RUNS"] ?? "240",
     },
   },
@@ -22,6 +24,7 @@ export default {
     ...long.test,
     include: [
       "test/{fuzz-open,fuzz-write,fuzz-repair,crash,repair-crash,model}.test.ts",
+      "test/spec-*.test.ts",
       "test/{snapshot-crash,snapshot-model,extended-l2}.test.ts",
     ],
   },
