@@ -5,7 +5,6 @@
  * that same signal, so that shells and make see it. A second one ends it at once. A reader that goes away
  * (`blk map … | head`) aborts it as well, without a word; the status is then what shells show for SIGPIPE.
  */
-import { setMaxListeners } from "node:events";
 import { basename } from "node:path";
 import { createInterface } from "node:readline";
 import { encodeName, hasOddBytes } from "@blocklayer/bytes";
@@ -17,7 +16,6 @@ const SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 const STATUS_BROKEN_PIPE = 141;
 
 const controller = new AbortController();
-setMaxListeners(0, controller.signal); // one for each request that waits: sixteen is no leak
 let stoppedBy: NodeJS.Signals | undefined;
 let isPipeBroken = false;
 

@@ -1,4 +1,5 @@
 /** The ground floor: arithmetic, vectors, sizes and errors. Start reading in errors.ts. */
+export { type AbortListener, ignoreAbort, listenForAbort } from "./abort.js";
 export {
   alignDown,
   alignUp,

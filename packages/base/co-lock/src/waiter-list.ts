@@ -12,7 +12,7 @@
  *
  * Locking: none. Every method is one step of the event loop.
  */
-import { assert } from "@blocklayer/bytes";
+import { assert, ignoreAbort, listenForAbort } from "@blocklayer/bytes";
 import { abortedError } from "./lease.js";
 
 /** One wait. `value` is what its promise resolves with. */
@@ -39,7 +39,7 @@ export class Waiter<T> {
       this.#reject = reject;
     });
     // The waiter is its own listener: no closure.
-    signal?.addEventListener("abort", this);
+    if (signal !== undefined) listenForAbort(signal, this);
   }
 
   /** The waiter behind this one. */
@@ -54,7 +54,7 @@ export class Waiter<T> {
   }
 
   /** @internal The signal was aborted. */
-  handleEvent(): void {
+  aborted(): void {
     const list = this.list;
     const signal = this.#signal;
     // Another listener of the same signal may have granted this waiter a moment ago.
@@ -69,7 +69,7 @@ export class Waiter<T> {
     assert(list !== undefined, "a waiter leaves its list once");
     this.list = undefined;
     list.unlink(this);
-    this.#signal?.removeEventListener("abort", this);
+    if (this.#signal !== undefined) ignoreAbort(this.#signal, this);
   }
 }
 

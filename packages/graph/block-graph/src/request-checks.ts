@@ -1,5 +1,5 @@
 /** What is refused before a request reaches a driver. Messages name the node and the range. */
-import { BlockError, hex } from "@blocklayer/bytes";
+import { BlockError, hex, ignoreAbort, listenForAbort } from "@blocklayer/bytes";
 
 /** Throws `ECANCELED` when the request was aborted before it began. */
 export function refuseAborted(op: string, node: string, signal: AbortSignal | undefined): void {
@@ -64,10 +64,8 @@ export function abortable<T>(
 ): Promise<T> {
   if (signal === undefined) return promise;
   return new Promise((resolve, reject) => {
-    const cancel = (): void => {
-      reject(abortedError(op, node, signal));
-    };
-    signal.addEventListener("abort", cancel, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", cancel));
+    const listener = { aborted: (): void => reject(abortedError(op, node, signal)) };
+    listenForAbort(signal, listener);
+    promise.then(resolve, reject).finally(() => ignoreAbort(signal, listener));
   });
 }

@@ -12,7 +12,15 @@
  *
  * The common path costs an insertion in a list and its removal: requests are pooled, with their two callbacks.
  */
-import { assert, type BlockError, type MaybePromise, rangesOverlap } from "@blocklayer/bytes";
+import {
+  assert,
+  type BlockError,
+  type MaybePromise,
+  rangesOverlap,
+  type AbortListener,
+  ignoreAbort,
+  listenForAbort,
+} from "@blocklayer/bytes";
 import { abortedError } from "./request-checks.js";
 
 /** What a request does; decides which counter it feeds and whether it dirties the node. */
@@ -213,17 +221,18 @@ export class RequestTracker {
         return;
       }
       const wake = (): void => {
-        signal.removeEventListener("abort", cancel);
+        ignoreAbort(signal, listener);
         resolve();
       };
-      const cancel = (): void => {
+      const aborted = (): void => {
         const place = queue.indexOf(wake);
         if (place >= 0) queue.splice(place, 1);
         reject(abortedError(op, this.#name, signal));
       };
-      if (signal.aborted) cancel();
+      const listener: AbortListener = { aborted };
+      if (signal.aborted) aborted();
       else {
-        signal.addEventListener("abort", cancel, { once: true });
+        listenForAbort(signal, listener);
         queue.push(wake);
       }
     });

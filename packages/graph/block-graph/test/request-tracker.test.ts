@@ -1,3 +1,4 @@
+import { getEventListeners } from "node:events";
 import { describe, expect, it } from "vitest";
 import { RequestTracker } from "../src/request-tracker.js";
 import { gate, settle } from "./test-store.js";
@@ -96,6 +97,30 @@ describe("RequestTracker", () => {
     hold.open();
     await Promise.all([first, last]);
     expect(tracker.inFlight).toBe(0);
+  });
+
+  it("requests that wait must share one listener on the signal of their job", async () => {
+    const tracker = new RequestTracker("disk");
+    const controller = new AbortController();
+    const { signal } = controller;
+    const listeners = (): number => getEventListeners(signal, "abort").length;
+    const wait = (): Promise<void> =>
+      tracker.runSlowly("write", 0, 512, false, signal, () => undefined) as Promise<void>;
+    await tracker.drain();
+    const waiting = Array.from({ length: 32 }, wait);
+    expect(listeners()).toBe(1);
+    tracker.resume();
+    await Promise.all(waiting);
+    expect(listeners()).toBe(0);
+    await tracker.drain();
+    const given = Array.from({ length: 32 }, wait).map((one) =>
+      one.catch((error: unknown) => error),
+    );
+    controller.abort();
+    for (const error of await Promise.all(given))
+      expect(error).toMatchObject({ code: "ECANCELED" });
+    expect(listeners()).toBe(0);
+    tracker.resume();
   });
 
   it("drain() must wait for what is in flight and hold back what comes, until every drain is undone", async () => {

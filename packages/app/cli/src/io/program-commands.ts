@@ -57,12 +57,15 @@ const SLEEP: IoCommand = {
     const [word = ""] = words.operands;
     const milliseconds = /^\d+$/.test(word) ? Number(word) : Number.NaN;
     if (!(milliseconds <= MAX_SLEEP_MS)) throw new CommandError(`${word} is not a valid number`);
+    const { signal } = terminal;
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, milliseconds);
-      terminal.signal.addEventListener("abort", () => {
+      const end = (): void => {
         clearTimeout(timer);
+        signal.removeEventListener("abort", end);
         resolve();
-      });
+      };
+      const timer = setTimeout(end, milliseconds);
+      signal.addEventListener("abort", end);
     });
     if (terminal.signal.aborted) throw new BlockError("ECANCELED", "sleep was interrupted");
     return true;

@@ -1,5 +1,5 @@
 /** At most so many bytes a second, by letting each writer wait for its turn. */
-import { BlockError } from "@blocklayer/bytes";
+import { BlockError, type AbortListener, ignoreAbort, listenForAbort } from "@blocklayer/bytes";
 
 /** Waits shorter than this are not worth a timer; they are made up for later. */
 const SHORTEST_WAIT_MS = 5;
@@ -15,16 +15,17 @@ const systemClock: Clock = {
   nowMs: () => performance.now(),
   sleep: (milliseconds, signal) =>
     new Promise((resolve, reject) => {
-      const cancel = (): void => {
+      const aborted = (): void => {
         clearTimeout(timer);
         reject(new BlockError("ECANCELED", "convert was aborted", { cause: signal?.reason }));
       };
+      const listener: AbortListener = { aborted };
       const timer = setTimeout(() => {
-        signal?.removeEventListener("abort", cancel);
+        if (signal !== undefined) ignoreAbort(signal, listener);
         resolve();
       }, milliseconds);
-      if (signal?.aborted === true) cancel();
-      else signal?.addEventListener("abort", cancel, { once: true });
+      if (signal?.aborted === true) aborted();
+      else if (signal !== undefined) listenForAbort(signal, listener);
     }),
 };
 
