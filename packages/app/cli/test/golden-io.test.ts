@@ -25,7 +25,7 @@ new_state = "2"
 
 /** Commands after which the disk may be another. */
 const CHANGES = /^(aio_)?(w|d|t)/;
-const IMAGES = ["disk.qcow2", "small.qcow2", "top.qcow2"];
+const IMAGES = ["disk", "small", "top", "third", "fourth", "two"].map((name) => `${name}.qcow2`);
 
 describe.runIf(hasQemu)("blk io must answer as qemu-io does", () => {
   const home = process.cwd();
@@ -109,6 +109,29 @@ function makeFixtures(folder: string): void {
       "apart.qcow2",
       "4M",
     );
+    const chain = [
+      ["third.qcow2", "middle.qcow2", "compat=1.1"],
+      ["fourth.qcow2", "third.qcow2", "extended_l2=on"],
+      ["two.qcow2", "third.qcow2", "compat=0.10"],
+    ] as const;
+    must("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "middle.qcow2");
+    must("qemu-io", "-c", "write -z 512k 64k", "-c", "write -P 3 2M 64k", "middle.qcow2");
+    for (const [name, below, options] of chain) {
+      must(
+        "qemu-img",
+        "create",
+        "-q",
+        "-f",
+        "qcow2",
+        "-o",
+        options,
+        "-b",
+        below,
+        "-F",
+        "qcow2",
+        name,
+      );
+    }
     writeFileSync(
       "pattern.bin",
       Uint8Array.from({ length: 300 }, (_, index) => index % 251),

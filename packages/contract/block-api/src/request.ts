@@ -32,6 +32,11 @@ export interface WriteZeroesOptions extends RequestOptions {
 export interface BlockStatusOptions extends RequestOptions {
   /** `true`: find zeroes as exactly as possible. `false`: only allocation matters; be quick. */
   readonly wantZero?: boolean;
+  /**
+   * Of a child that a graph gave: `zero` as a reader of the child finds it, also where a layer below shows through.
+   * A driver is never asked so, and a child outside of a graph tells of its own layer alone.
+   */
+  readonly throughChain?: boolean;
 }
 
 /** How space is set aside when a file grows or is made. */

@@ -28,6 +28,7 @@ import {
   type WriteOptions,
   type WriteZeroesOptions,
 } from "@blocklayer/block-api";
+import { statusAbove } from "./block-status.js";
 import type { Edge } from "./edge.js";
 import type { BlockNode } from "./node.js";
 import { pastTheEnd, readOnlyError, refuseAborted, refuseBadRange } from "./request-checks.js";
@@ -103,7 +104,13 @@ export class ChildHandle implements BlockChild {
   ): MaybePromise<BlockStatus> {
     this.#check("block status", offset, lengthBytes, options);
     const inside = Math.min(lengthBytes, this.lengthBytes - offset);
-    if (inside > 0) return this.#node.io.blockStatus(offset, inside, options);
+    if (inside > 0 && options?.throughChain !== true) {
+      return this.#node.io.blockStatus(offset, inside, options);
+    }
+    if (inside > 0) {
+      const { throughChain: _, ...own } = options ?? {};
+      return statusAbove(this.#node, undefined, offset, inside, own);
+    }
     return { lengthBytes, allocated: false, data: false, zero: true, compressed: false };
   }
 

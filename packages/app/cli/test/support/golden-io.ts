@@ -104,6 +104,17 @@ const BESIDE: readonly IoCase[] = [
   script("aio_flush; aio_flush 1; flush; flush 1"),
 ];
 
+/** Parts of clusters, over what reads as zero two layers below, one below, or not at all. */
+const PARTIAL_ZEROES: readonly IoCase[] = ["third.qcow2", "fourth.qcow2", "two.qcow2"].flatMap(
+  (image) =>
+    [
+      "write -z 3000k 1k; write -z 3500k 512; map; alloc 0 4M",
+      "write -z 520k 1k; write -z 2M 512; write -z 1k 2k; map; alloc 0 4M",
+      "write -z -u 1000k 48k; write -z 1023k 2k; write -z -n 3M 1k; write -z -n 0 1k; map",
+      "write -P 5 3000k 1k; write -z 3001k 1k; write -z 2999k 1k; write -z 4095k 1k; map",
+    ].map((commands) => script(commands, { image, judge: "bytes" })),
+);
+
 const DISK: readonly IoCase[] = [
   script("write 0 128k; discard 0 64k; read -P 0 0 64k; read -P 0xcd 64k 64k; map; alloc 0 1M"),
   script("discard -C 0 64k; discard -q 0 64k; discard 4M 64k; discard 0; discard x 1; discard 0 0"),
@@ -247,6 +258,7 @@ export const IO_CASES: readonly IoCase[] = [
   ...READS,
   ...WRITES,
   ...VM_STATE,
+  ...PARTIAL_ZEROES,
   ...BESIDE,
   ...DISK,
   ...OPENING,

@@ -141,14 +141,17 @@ async function readsAsZero(
   return true;
 }
 
-/** What the backing file says of itself; what lies below it is not asked. */
+/** What the backing chain says, down to its end. */
 async function backingReadsAsZero(
   backing: BlockChild,
   start: GuestOffset,
   end: GuestOffset,
 ): Promise<boolean> {
   for (let at = start; at < end; ) {
-    const { zero, lengthBytes } = await backing.blockStatus(at, end - at, { wantZero: true });
+    const { zero, lengthBytes } = await backing.blockStatus(at, end - at, {
+      wantZero: true,
+      throughChain: true,
+    });
     if (!zero) return false;
     at += lengthBytes;
   }
