@@ -6,8 +6,8 @@
  * 1. `lookup` never waits and makes nothing: it answers into a Mapping that the caller keeps.
  * 2. A run stays within one L2 slice, or spans L1 entries without L2 tables. It ends where the kind
  *    changes: between clusters, or between subclusters where entries are extended.
- * 3. An answer counts until the next await, unless the image lock is held or an epoch of
- *    refcount/inflight.ts was entered before it.
+ * 3. An answer counts until the next await, unless the image lock is held. That of `lookupSlow` is used where it is
+ *    found: nobody has to know in what order turns of the event loop follow.
  *
  * Source: the qcow2 specification, "Cluster mapping" and "Extended L2 Entries".
  */
@@ -24,7 +24,6 @@ import {
   hostOffsetOf,
 } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
-import type { Epoch } from "../refcount/inflight.js";
 import { subclusterKind, subclustersAlike } from "./subclusters.js";
 
 /** Stands for "no table" in a Mapping that has none. */
@@ -251,27 +250,32 @@ function extendSubclusterRun(
  *
  * Suspends: yes.
  *
- * @returns an epoch that was entered before the answer: `settle()` it once the I/O has begun
+ * @param use - starts what follows from the answer; called while the slice is pinned and the lock is held. Afterwards
+ *   the mapping has no view any more
  */
 export async function lookupSlow(
   image: Qcow2Image,
   guestOffset: GuestOffset,
   maxBytes: number,
   out: Mapping,
+  use: () => void,
   signal?: AbortSignal,
-): Promise<Epoch> {
+): Promise<void> {
   const lease = await image.lock.acquire(signal === undefined ? undefined : { signal });
   try {
-    if (!lookup(image, guestOffset, maxBytes, out)) {
-      const table = await image.l2.get(out.missing);
-      try {
-        lookup(image, guestOffset, maxBytes, out);
-      } finally {
-        image.l2.release(table);
-      }
+    if (lookup(image, guestOffset, maxBytes, out)) {
+      use();
+      return;
     }
-    return image.inFlight.enter();
+    const table = await image.l2.get(out.missing);
+    try {
+      lookup(image, guestOffset, maxBytes, out);
+      use();
+    } finally {
+      image.l2.release(table);
+    }
   } finally {
+    out.view = NO_VIEW;
     lease.release();
   }
 }

@@ -46,16 +46,13 @@ async function readRuns(
   try {
     for (let done = 0; done < length && !group.failed; ) {
       const at = offset + done;
-      const epoch = lookup(image, at, length - done, mapping)
-        ? undefined
-        : await lookupSlow(image, at, length - done, mapping, options?.signal);
-      try {
+      const start = (): void => {
         const part = target.slice(done, done + mapping.lengthBytes);
         done += mapping.lengthBytes;
         group.add(readRun(image, mapping, at, part, options));
-      } finally {
-        epoch?.settle();
-      }
+      };
+      if (lookup(image, at, length - done, mapping)) start();
+      else await lookupSlow(image, at, length - done, mapping, start, options?.signal);
       await group.room();
     }
   } catch (error) {

@@ -8,7 +8,7 @@
  * in it, as in QEMU.
  */
 import type { BlockStatus, BlockStatusOptions } from "@blocklayer/block-api";
-import type { MaybePromise } from "@blocklayer/bytes";
+import { assert, type MaybePromise } from "@blocklayer/bytes";
 import { ENTRY_KIND, type GuestOffset } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { lookup, lookupSlow, Mapping } from "./lookup.js";
@@ -49,10 +49,13 @@ async function statusSlow(
   for (let done = status?.lengthBytes ?? 0; done < lengthBytes; ) {
     const at = offset + done;
     const left = lengthBytes - done;
-    if (!lookup(image, at, left, mapping)) {
-      (await lookupSlow(image, at, left, mapping, options?.signal)).settle();
-    }
-    const next = describe(image, at, mapping);
+    let next: Status | undefined;
+    const use = (): void => {
+      next = describe(image, at, mapping);
+    };
+    if (lookup(image, at, left, mapping)) use();
+    else await lookupSlow(image, at, left, mapping, use, options?.signal);
+    assert(next !== undefined, "a lookup answers");
     if (status === undefined) status = next;
     else if (!merge(status, next)) break;
     done = status.lengthBytes;

@@ -163,10 +163,10 @@ export async function mapOnce(
   image: Qcow2Image,
   start: GuestOffset,
   length: number,
-): Promise<Mapping> {
+): Promise<Omit<Mapping, "view" | "index">> {
   const mapping = new Mapping();
   if (!lookup(image, start, length, mapping)) {
-    (await lookupSlow(image, start, length, mapping)).settle();
+    await lookupSlow(image, start, length, mapping, () => undefined);
   }
   return mapping;
 }
