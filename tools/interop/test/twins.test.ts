@@ -49,11 +49,13 @@ describe("Looseness", () => {
   test("zeroes must be loose only where there is a backing file or are subclusters", () => {
     const loose = new Looseness();
     const zeroes = { kind: "zeroes" as const, offset: 0, length: 512, pattern: 0 };
-    loose.afterRequest("@top.qcow2", zeroes);
+    loose.afterRequest("@top.qcow2", zeroes, 3);
     expect(loose.of("@top.qcow2", false)).toBe(LOOSE.strict);
     loose.afterCommand(["create", "-b", "base.raw", "-F", "raw", "@top.qcow2"]);
-    loose.afterRequest("@top.qcow2", zeroes);
+    loose.afterRequest("@top.qcow2", zeroes, 3);
     expect(loose.of("@top.qcow2", false)).toBe(LOOSE.zeroed);
+    loose.afterRequest("@top.qcow2", zeroes, 2);
+    expect(loose.of("@top.qcow2", false)).toBe(LOOSE.unknown);
   });
 });
 

@@ -14,7 +14,10 @@ export const LOOSE = {
    * whether the rest is zero, too, and blk the next image; in subclusters beside a compressed cluster blk flags what QEMU writes.
    */
   zeroed: 2,
-  /** Written by a commit: QEMU copies in steps of 64 KiB, and zeroes as they come. */
+  /**
+   * Written by a commit: QEMU copies in steps of 64 KiB, and zeroes as they come. Or zeroes went into a version 2 image over a
+   * backing file: QEMU writes them as bytes also behind the end of that file, where blk has nothing to do.
+   */
   unknown: 3,
 };
 
@@ -36,10 +39,16 @@ export class Looseness {
     return Math.max(this.#own(image), ...below);
   }
 
-  /** A request of a guest. @param {import("../guest-ops.mjs").GuestOp} op */
-  afterRequest(image, { kind }) {
+  /**
+   * A request of a guest.
+   *
+   * @param {import("../guest-ops.mjs").GuestOp} op
+   * @param {number} version - of the image
+   */
+  afterRequest(image, { kind }, version) {
     const isZero = kind === "zeroes" || kind === "unmap";
-    if (isZero && this.#zeroesAreLoose) this.#raise(image, LOOSE.zeroed);
+    if (!isZero || !this.#zeroesAreLoose) return;
+    this.#raise(image, version < 3 ? LOOSE.unknown : LOOSE.zeroed);
   }
 
   /** A file took the place of another. */

@@ -291,6 +291,8 @@ export class TwinPair {
   /** The requests that go into one session, from a step on. */
   #sessionAt(steps, start) {
     const { image } = steps[start];
+    const { theirs } = this.paths(image.slice(1));
+    const version = existsSync(theirs) ? headerOf(theirs).version : 3;
     const ops = [];
     let at = start;
     for (; at < steps.length; at++) {
@@ -302,8 +304,9 @@ export class TwinPair {
         // QEMU 7.2 goes on appending to a compressed cluster that was freed meanwhile, within one opening.
         if (ops.some(({ kind }) => kind !== "compressed")) break;
       }
-      if (op.noFallback && !this.#mayRefuseBytes(image)) continue;
-      this.loose.afterRequest(image, op);
+      // For version 2 QEMU 7.2 refuses zeroes that must not be bytes also where there is nothing to do.
+      if (op.noFallback && version < 3) continue;
+      this.loose.afterRequest(image, op, version);
       this.#touchRange(image, op);
       this.done.push(step);
       ops.push(op);
@@ -315,12 +318,6 @@ export class TwinPair {
   #mayCompress(image, op) {
     const touched = this.#touched.get(image) ?? new Set();
     return touched !== "all" && clustersOf(op).every((cluster) => !touched.has(cluster));
-  }
-
-  /** For version 2 QEMU 7.2 refuses zeroes that must not be bytes also where there is nothing to do. */
-  #mayRefuseBytes(image) {
-    const { theirs } = this.paths(image.slice(1));
-    return existsSync(theirs) && headerOf(theirs).version >= 3;
   }
 
   #touchRange(image, op) {
