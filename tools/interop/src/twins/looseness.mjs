@@ -16,7 +16,8 @@ export const LOOSE = {
   zeroed: 2,
   /**
    * Written by a commit: QEMU copies in steps of 64 KiB, and zeroes as they come. Or zeroes went into a version 2 image over a
-   * backing file: QEMU writes them as bytes also behind the end of that file, where blk has nothing to do.
+   * backing file: QEMU writes them as bytes also behind the end of that file, where blk has nothing to do. Or the image is new,
+   * with subclusters and a raw data file: for QEMU they are not in the file, whatever is written there later; for blk they are.
    */
   unknown: 3,
 };
@@ -58,6 +59,17 @@ export class Looseness {
 
   /** A command, whether it succeeded or not. @param {readonly string[]} words */
   afterCommand(words) {
+    this.#afterCommand(words);
+    const isNamed = words.join().includes("data_file_raw=on");
+    if (isNamed && words.join().includes("extended_l2=on")) {
+      this.#raise(
+        words.findLast((word) => word.startsWith("@")),
+        LOOSE.unknown,
+      );
+    }
+  }
+
+  #afterCommand(words) {
     if (/(^|,)-[bB],|extended_l2=on/.test(words.join())) this.#zeroesAreLoose = true;
     const images = words.filter((word) => word.startsWith("@"));
     const last = images.at(-1);
