@@ -8,6 +8,8 @@ import { someRange } from "../guest-ops.mjs";
 /** The file that compressed writes of noise take their bytes from. */
 const NOISE = "noise.bin";
 
+const JUDGE = { does: "judge" };
+
 /**
  * The steps of a plan, with up to three more.
  *
@@ -23,7 +25,13 @@ export function withExtraSteps(seed, layers, steps) {
   for (let left = random.below(4); left > 0; left--) {
     result.splice(random.below(result.length + 1), 0, ...extraSteps(context));
   }
-  return result;
+  return result.flatMap((step) => (makesOne(step) ? [JUDGE, step] : [step]));
+}
+
+/** Whether a step has one twin take the place of the other (see twin-pair.mjs): they are compared before. */
+function makesOne({ does, words }) {
+  const setsAside = words?.some((word) => word.startsWith("--preallocation"));
+  return does === "damage" || (does === "img" && words[0] === "resize" && setsAside);
 }
 
 function extraSteps({ random, images }) {
@@ -32,7 +40,7 @@ function extraSteps({ random, images }) {
   const image = `@${layer.name}`;
   const below = images.slice(0, -1);
   const die = random.below(15);
-  if (die < 4) return damageSteps(random, image);
+  if (die < 4) return [damageStep(random, image)];
   if (die < 5) return noiseSteps(random, top);
   if (die < 6) return [noFallbackStep(random, top)];
   if (die < 7) return intoExisting(random, top);
@@ -40,7 +48,7 @@ function extraSteps({ random, images }) {
   if (die < 10) return snapshotSteps(random, top);
   if (die < 11) return bitmapSteps(random, top);
   // What is left is of chains; a single image gets more damage.
-  if (below.length === 0) return damageSteps(random, image);
+  if (below.length === 0) return [damageStep(random, image)];
   const lower = random.pick(below);
   if (die < 12) return [resizeBelow(random, lower)];
   if (die < 13) return mergeFrom(random, lower);
@@ -48,11 +56,8 @@ function extraSteps({ random, images }) {
   return [img("commit", "-q", ...random.pick([[], ["-d"]]), `@${lower.name}`)];
 }
 
-/**
- * Refcounts that are too high or too low, or the dirty bit; and the repair. One twin takes the place of the other, so that
- * they are compared before.
- */
-function damageSteps(random, image) {
+/** Refcounts that are too high or too low, or the dirty bit; and the repair. */
+function damageStep(random, image) {
   const [what, mend] = random.pick([
     ["leak", "leaks"],
     ["leak", "all"],
@@ -61,7 +66,7 @@ function damageSteps(random, image) {
     ["dirty", "leaks"],
   ]);
   const words = ["check", "-q", "-r", mend, image];
-  return [{ does: "judge" }, { does: "damage", image, what, at: random.below(2 ** 20), words }];
+  return { does: "damage", image, what, at: random.below(2 ** 20), words };
 }
 
 /** Clusters that do not get smaller by compression. */
