@@ -33,6 +33,7 @@ import {
   type WriteZeroesOptions,
 } from "@blocklayer/block-api";
 import { fdatasync } from "node:fs";
+import { CachedReads } from "./cached-reads.js";
 import type { FileExtent } from "./extent-cache.js";
 import { canceledError, fileError } from "./file-error.js";
 import {
@@ -77,6 +78,7 @@ export class FileDriver implements BlockDriver {
   #capabilities: BlockCapabilities;
   #file: HostFile;
   #space: FileSpace;
+  #cachedReads: CachedReads;
   #lock: ImageLock;
   #noFlush: boolean;
   #permissions: Permissions;
@@ -103,6 +105,7 @@ export class FileDriver implements BlockDriver {
     this.filename = parts.file.filename;
     this.driverName = parts.file.kind === "device" ? "host_device" : "file";
     this.#space = new FileSpace(parts.file, parts.native, parts.limits.requestAlignment);
+    this.#cachedReads = new CachedReads(parts.file, parts.native);
     this.#capabilities = capabilitiesOf(parts.file, this.#space);
   }
 
@@ -128,7 +131,10 @@ export class FileDriver implements BlockDriver {
     this.#begin("read", signal);
     this.#reads++;
     this.#readBytes += target.lengthBytes;
-    if (target.lengthBytes > 0) return readAt(this.#file, offset, target, signal);
+    if (target.lengthBytes === 0) return;
+    const [only, more] = target.parts;
+    if (only !== undefined && more === undefined && this.#cachedReads.read(offset, only)) return;
+    return readAt(this.#file, offset, target, signal);
   }
 
   writev(offset: number, source: IoVector, options?: WriteOptions): MaybePromise<void> {
@@ -282,6 +288,7 @@ export class FileDriver implements BlockDriver {
     return {
       reads: this.#reads,
       readBytes: this.#readBytes,
+      cachedReads: this.#cachedReads.count,
       writes: this.#writes,
       writtenBytes: this.#writtenBytes,
       flushes: this.#flushes,
@@ -315,6 +322,7 @@ export class FileDriver implements BlockDriver {
       this.#permissions = permissions;
       this.#limits = limits;
       this.#space = new FileSpace(next, this.#native, limits.requestAlignment);
+      this.#cachedReads = new CachedReads(next, this.#native);
       this.#capabilities = capabilitiesOf(next, this.#space);
       // All that was written is stable, so a failed close of the old descriptor loses nothing.
       await old.close().catch(() => undefined);

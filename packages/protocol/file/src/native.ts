@@ -1,5 +1,5 @@
 /**
- * The system calls that Node lacks: seeking holes, fallocate, OFD locks, a few ioctls.
+ * The system calls that Node lacks: reads that do not wait, seeking holes, fallocate, OFD locks, a few ioctls.
  *
  * Everything above takes a `NativeFs | undefined`, and works without one. `loadNative` gives the one that
  * stands on koffi, an optional dependency that is imported when first needed: that costs some 10 ms, which a
@@ -16,10 +16,18 @@ export const FALLOCATE = { keepSize: 1, punchHole: 2, zeroRange: 16 } as const;
 /** Where `seek` looks: lseek(2)'s whence. */
 export const SEEK = { end: 2, data: 3, hole: 4 } as const;
 
+/** Errnos of `readCached` that are no reason to give up. */
+export const NATIVE_ERRNO = { EINTR: 4, EAGAIN: 11, ENOSYS: 38 } as const;
+
 /** The calls. A negative result, or one that is not 0 where the type says so, is an errno. */
 export interface NativeFs {
   /** A position in bytes, or a negative errno; `-ENXIO`: nothing of that kind from there on. */
   seek(fd: number, offset: number, whence: number): number;
+  /**
+   * preadv2(2) of what can be read without waiting: how many bytes, or a negative errno; `-EAGAIN`: the page cache
+   * does not hold them.
+   */
+  readCached(fd: number, offset: number, target: Uint8Array): number;
   /** fallocate(2), off the main thread: 0 or a positive errno. */
   allocate(fd: number, mode: number, offset: number, lengthBytes: number): Promise<number>;
   /** Takes a shared OFD lock on some bytes, without waiting: 0 or a positive errno. */
@@ -48,6 +56,7 @@ const ARCHITECTURES: ReadonlySet<string> = new Set(["x64", "arm64", "riscv64", "
 /** koffi refuses the 257th call in its queue; long calls block each other on the disk much earlier. */
 const MAX_ALLOCATIONS_IN_FLIGHT = 32;
 
+const RWF_NOWAIT = 8;
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const LOCK = { read: 0, write: 1, none: 2 } as const;
@@ -116,6 +125,7 @@ function bind(koffi: Koffi): NativeFs {
       const position = Number(lseek(fd, offset, whence));
       return position >= 0 ? position : -koffi.errno();
     },
+    readCached: bindReadCached(koffi, libc),
     async allocate(fd, mode, offset, lengthBytes) {
       const lease = await permits.acquire();
       try {
@@ -152,6 +162,25 @@ function bind(koffi: Koffi): NativeFs {
       view.setUint32(4, lengthBytes, true);
       return errnoUnlessZero(ioctl(fd, FS_IOC_FSSETXATTR, attributes));
     },
+  };
+}
+
+/** preadv2, where the C library has it. */
+function bindReadCached(koffi: Koffi, libc: ReturnType<Koffi["load"]>): NativeFs["readCached"] {
+  let preadv2: ReturnType<typeof libc.func>;
+  try {
+    preadv2 = libc.func("preadv2", "int64", ["int", "uint8 *", "int", "int64", "int"]);
+  } catch {
+    return () => -NATIVE_ERRNO.ENOSYS;
+  }
+  // One struct iovec: where the bytes go, and how many.
+  const iovec = new BigUint64Array(2);
+  const iovecBytes = new Uint8Array(iovec.buffer);
+  return (fd, offset, target) => {
+    iovec[0] = koffi.address(target);
+    iovec[1] = BigInt(target.length);
+    const result = Number(preadv2(fd, iovecBytes, 1, offset, RWF_NOWAIT));
+    return result >= 0 ? result : -koffi.errno();
   };
 }
 
