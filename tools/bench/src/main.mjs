@@ -67,10 +67,9 @@ function readFileInPieces(path) {
 
 async function timeWorkload(workload) {
   const fill = (words) => words.map((word) => word.replace(/\{(\w+)\}/, (_, name) => paths[name]));
-  const program = workload.script ? [process.execPath, join(here, workload.script)] : blk;
   const where = workload.oneCpu ? ["taskset", "-c", "0"] : [];
-  const peer = workload.besideItself ? program : ["qemu-img"];
-  const sides = { ours: [...where, ...program, ...fill(workload.ours)] };
+  const peer = workload.besideItself ? blk : ["qemu-img"];
+  const sides = { ours: [...where, ...blk, ...fill(workload.ours)] };
   if (workload.peer) sides.peer = [...where, ...peer, ...fill(workload.peer)];
   const seconds = { ours: [], peer: [] };
   const peak = { ours: 0, peer: 0 };

@@ -5,13 +5,12 @@
  * @property {string} id
  * @property {string} title
  * @property {number} [target] - our time / the peer's must not be above this; absent: for comparison only
- * @property {string[]} ours - arguments of blk, or with `script` of a script beside this file
+ * @property {string[]} ours - arguments of blk
  * @property {string[]} [peer] - arguments of qemu-img; absent: there is no peer, the target is milliseconds
  * @property {boolean} [besideItself] - `peer` are arguments of blk as well
  * @property {string[]} [before] - arguments of qemu-img that make the output first, untimed
  * @property {string} [copyOf] - the output is a copy of this file, made untimed
  * @property {boolean} [oneCpu] - both run on one processor
- * @property {string} [script]
  * @property {RegExp} [inner] - the time that both print themselves, in seconds
  * @property {string} [sizeOf] - print the size of this output for both
  */
@@ -29,6 +28,32 @@ const uncached = [
   "--target-image-opts",
   "driver=qcow2,compressed-write-cache=off,file.driver=file,file.filename={out}",
 ];
+
+/** The same `bench` through both: process start is in neither time, which both print themselves. */
+function bench(...words) {
+  const args = ["bench", ...words];
+  return { ours: args, peer: args, inner: /Run completed in ([\d.]+) seconds/ };
+}
+
+/**
+ * Steps through a disk of 1000 MiB in which each block is met once: odd and no multiple of 5, as the number of blocks has no
+ * other divisors than 2 and 5; close to the golden section of the disk, so that no two neighbours in time are neighbours in place.
+ */
+const RANDOM_STEP_KIB = { of4: 158_217 * 4, of64: 9889 * 64 };
+
+/** Writes into a new overlay over a raw disk full of data, with a flush after each quarter of them. */
+function overlayWrites(order, sizeKiB, count, stepKiB, depth) {
+  const many = depth === 1 ? "one" : String(depth);
+  const words = ["-w", "-f", "qcow2", "-c", count, "-d", depth, "-s", `${sizeKiB}k`];
+  const flush = ["--flush-interval", count / 4, "--pattern", 5];
+  return {
+    id: `overlay-${order}-${sizeKiB}k-${depth}`,
+    title: `${count} ${order} writes of ${sizeKiB} KiB into an overlay, ${many} in flight`,
+    target: 1.5,
+    before: ["create", "-f", "qcow2", "-b", "{ones}", "-F", "raw", "{out}"],
+    ...bench(...[...words, "-S", `${stepKiB}k`, ...flush, "{out}"].map(String)),
+  };
+}
 
 /** @type {Workload[]} */
 export const WORKLOADS = [
@@ -92,20 +117,20 @@ export const WORKLOADS = [
     id: "reads-qcow2",
     title: "200,000 reads of 4 KiB from qcow2, 64 in flight, page cache warm",
     target: 0.6,
-    script: "reads.mjs",
-    ours: ["qcow2", "{plain}", "200000", "64"],
-    peer: ["bench", "-f", "qcow2", "-c", "200000", "-d", "64", "-s", "4096", "{plain}"],
-    inner: /Run completed in ([\d.]+) seconds/,
+    ...bench("-f", "qcow2", "-c", "200000", "-d", "64", "-s", "4096", "{plain}"),
   },
   {
     id: "reads-raw",
     title: "200,000 reads of 4 KiB from raw, 64 in flight, page cache warm",
     target: 0.6,
-    script: "reads.mjs",
-    ours: ["raw", "{raw}", "200000", "64"],
-    peer: ["bench", "-f", "raw", "-c", "200000", "-d", "64", "-s", "4096", "{raw}"],
-    inner: /Run completed in ([\d.]+) seconds/,
+    ...bench("-f", "raw", "-c", "200000", "-d", "64", "-s", "4096", "{raw}"),
   },
+  ...[1, 64].flatMap((depth) => [
+    overlayWrites("sequential", 4, 65_536, 4, depth),
+    overlayWrites("random", 4, 16_000, RANDOM_STEP_KIB.of4, depth),
+    overlayWrites("sequential", 64, 16_000, 64, depth),
+    overlayWrites("random", 64, 16_000, RANDOM_STEP_KIB.of64, depth),
+  ]),
   {
     id: "check",
     title: "check, whole process",
