@@ -9,7 +9,9 @@ interface Range {
 }
 
 describe("DisjointRanges", () => {
-  test("must find what a plain list finds, while hundreds of ranges come and go", () => {
+  test("must find what a plain list finds, while hundreds of ranges come and go", {
+    timeout: 60_000,
+  }, () => {
     // Each number puts a range there, or takes away the one that is there.
     const toggles = fc.array(fc.nat({ max: 700 }), { maxLength: 1500, size: "max" });
     const queries = fc.array(fc.tuple(fc.nat({ max: 7100 }), fc.integer({ min: 1, max: 300 })), {

@@ -14,7 +14,9 @@ function overlap(a: Range, b: Range): boolean {
 }
 
 describe("RangeLock", () => {
-  test("acquire() must exclude overlapping ranges, in order of arrival, and no others", async () => {
+  test("acquire() must exclude overlapping ranges, in order of arrival, and no others", {
+    timeout: 60_000,
+  }, async () => {
     const range = fc.record({
       offset: fc.nat({ max: 30 }),
       length: fc.oneof(fc.integer({ min: 1, max: 6 }), fc.integer({ min: 1, max: 30 })),

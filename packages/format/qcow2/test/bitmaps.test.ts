@@ -387,7 +387,9 @@ describe("an image with more bitmaps than anybody has", () => {
 });
 
 describe("a crash around store()", () => {
-  test("must leave the bitmaps before it or after it, or say that they are inconsistent", async () => {
+  test("must leave the bitmaps before it or after it, or say that they are inconsistent", {
+    timeout: 60_000,
+  }, async () => {
     const memory = await image({ cluster_size: 512 });
     const trace = new Trace();
     let disk = await openQcow2({ file: directChild(memory) });
