@@ -27,6 +27,7 @@ import { ENTRY_BYTES, type Geometry, geometryOf } from "./geometry.js";
 import { encodeHeader } from "./header/encode.js";
 import type { Qcow2Header } from "./header/header.js";
 import { writeHostZeroes } from "./host-zeroes.js";
+import type { Qcow2Image } from "./image.js";
 import { nameClusters } from "./mapping/external-data.js";
 import { preallocate } from "./mapping/preallocate.js";
 import { openImage } from "./open.js";
@@ -91,15 +92,7 @@ async function prepareDataFile(
     const message = `nobody made the external data file '${dataFilename}' of the new image`;
     throw new BlockError("EINVAL", message, { op: "create", node: file.nodeName });
   }
-  const image = await openImage(header, {
-    nodeName: file.nodeName,
-    file,
-    dataFile,
-    backing: undefined,
-    readOnly: false,
-    options: parseOptions(openOptions, {}, "qcow2"),
-  });
-  await prepareForWriting(image);
+  const image = await openNew(file, header, dataFile);
   const { virtualSize, clusterSize } = image.geometry;
   const isNamed = dataFileRaw !== true && preallocation !== "off";
   if (isNamed) await image.externalData?.clearPast(0, virtualSize, clusterSize, preallocation);
@@ -119,17 +112,27 @@ async function preallocateNew(
   mode: Exclude<PreallocationMode, "off">,
   io: RequestOptions,
 ): Promise<void> {
+  const image = await openNew(file, header, undefined);
+  await preallocate(image, 0, image.geometry.virtualSize, mode, io);
+  await flushToOs(image);
+}
+
+/** Opens an image that has no magic yet. Its refcounts are not lazy now: it is to be clean when it is made. */
+async function openNew(
+  file: BlockChild,
+  header: Qcow2Header,
+  dataFile: BlockChild | undefined,
+): Promise<Qcow2Image> {
   const image = await openImage(header, {
     nodeName: file.nodeName,
     file,
-    dataFile: undefined,
+    dataFile,
     backing: undefined,
     readOnly: false,
-    options: parseOptions(openOptions, {}, "qcow2"),
+    options: parseOptions(openOptions, { "lazy-refcounts": false }, "qcow2"),
   });
   await prepareForWriting(image);
-  await preallocate(image, 0, image.geometry.virtualSize, mode, io);
-  await flushToOs(image);
+  return image;
 }
 
 /** Takes away what the store held, and writes the header without its magic. */

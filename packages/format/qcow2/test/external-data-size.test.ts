@@ -106,6 +106,18 @@ const SHAPES: readonly Shape[] = [
   { raw: true, shape: EXTENDED },
 ];
 
+describe("createQcow2() with an external data file", () => {
+  test.each([
+    { data_file_raw: true },
+    { data_file_raw: true, ...EXTENDED },
+    { preallocation: "metadata" },
+  ])("must make a clean image when its refcounts are to be lazy: %o", async (given) => {
+    const { file } = await createPair({ size: 160 * KIB, lazy_refcounts: "on", ...given });
+    await expectClean(file);
+    expect((await readHeader(file)).incompatible & 1n).toBe(0n);
+  });
+});
+
 describe("truncate() to a shorter disk with an external data file", () => {
   test.each(SHAPES)(
     "must cut the data file too, and show zeroes when it grows again: $raw $shape",

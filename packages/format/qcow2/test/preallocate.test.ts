@@ -63,6 +63,15 @@ describe("createQcow2() with preallocation", () => {
     expect(memory.lengthBytes).toBe(before);
   });
 
+  test("must make a clean image when its refcounts are to be lazy", async () => {
+    const options = { cluster_size: 4096, preallocation: "metadata", lazy_refcounts: "on" };
+    const memory = await created({ size: 300 * KIB, ...options });
+    const found = { corruptions: 0, leaks: 0, allocatedClusters: 75 };
+    expect(await checked(memory.bytes)).toEqual(found);
+    const { incompatible, compatible } = await readHeader(directChild(memory));
+    expect([incompatible, compatible]).toEqual([0n, 1n]);
+  });
+
   test("must refuse it together with a backing file, in qemu-img's words", async () => {
     await expect(
       createInMemory({ size: 4096, preallocation: "full", backing_file: "b", backing_fmt: "raw" }),
