@@ -22,6 +22,9 @@ export const LOOSE = {
   unknown: 3,
 };
 
+/** Copies into units below 4 KiB: QEMU cuts where its source does, blk in steps of that. */
+const HAS_SMALL_UNITS = /cluster_size=512\b|extended_l2=on/;
+
 const BELOW = ["@mid.qcow2", "@base.qcow2"];
 
 export class Looseness {
@@ -79,7 +82,8 @@ export class Looseness {
         return;
       case "convert": {
         const source = this.of(images.at(-2) ?? last, true);
-        this.#levels.set(last, source > LOOSE.placed ? LOOSE.unknown : LOOSE.placed);
+        const isFine = source <= LOOSE.placed && !HAS_SMALL_UNITS.test(words.join());
+        this.#levels.set(last, isFine ? LOOSE.placed : LOOSE.unknown);
         return;
       }
       case "commit":

@@ -1,4 +1,5 @@
-// What a disk that was made shorter still holds in the cluster that its end cuts.
+// What twins are asked beside the comparison: fields of a header, a disk's bytes, and what one that was made shorter still
+// holds in the cluster that its end cuts.
 import { closeSync, openSync, readSync } from "node:fs";
 import { DRIVERS } from "@blocklayer/cli";
 import { openImage } from "@blocklayer/image";
@@ -9,10 +10,10 @@ const SECTOR = 512;
  * Some fields of a qcow2 header.
  *
  * @param {string} path
- * @returns {{version: number, clusterBytes: number, lengthBytes: number}} the length is that of the disk
+ * @returns {{version: number, clusterBytes: number, lengthBytes: number, hasDataFile: boolean}} the length is the disk's
  */
 export function headerOf(path) {
-  const bytes = Buffer.alloc(32);
+  const bytes = Buffer.alloc(80);
   const file = openSync(path, "r");
   try {
     readSync(file, bytes, 0, bytes.length, 0);
@@ -20,13 +21,26 @@ export function headerOf(path) {
     closeSync(file);
   }
   const lengthBytes = Number(bytes.readBigUInt64BE(24));
-  return { version: bytes.readUInt32BE(4), clusterBytes: 2 ** bytes.readUInt32BE(20), lengthBytes };
+  const version = bytes.readUInt32BE(4);
+  // Bit 2 of the incompatible features, of which the last byte has the lowest.
+  const hasDataFile = version >= 3 && (bytes.readUInt8(79) & 4) !== 0;
+  return { version, clusterBytes: 2 ** bytes.readUInt32BE(20), lengthBytes, hasDataFile };
 }
 
 /** Where the cluster ends that a disk's end cuts. */
 export function cutClusterEnd(path, lengthBytes) {
   const { clusterBytes } = headerOf(path);
   return Math.ceil(lengthBytes / clusterBytes) * clusterBytes;
+}
+
+/** All of a disk, as blk reads it. @returns {Promise<Buffer>} */
+export async function diskBytes(path) {
+  const disk = await openImage(path, { drivers: DRIVERS, format: "qcow2" });
+  try {
+    return Buffer.from(await disk.read(0, disk.lengthBytes));
+  } finally {
+    await disk.close();
+  }
 }
 
 /** Offsets of the sectors of a range that hold more than zeroes. @returns {Promise<number[]>} */

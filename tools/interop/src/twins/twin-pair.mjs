@@ -21,7 +21,7 @@ import { reasonToPart } from "./deliberate.mjs";
 import { kindsOf } from "./kinds.mjs";
 import { Looseness } from "./looseness.mjs";
 import { MarkedRanges } from "./marked-ranges.mjs";
-import { cutClusterEnd, headerOf, nonZeroSectors } from "./stale.mjs";
+import { cutClusterEnd, diskBytes, headerOf, nonZeroSectors } from "./stale.mjs";
 
 /** Steps take milliseconds: what takes this long does not end. */
 const TIMEOUT_MS = 20_000;
@@ -180,6 +180,7 @@ export class TwinPair {
     // What a disk takes elsewhere depends on the holes of its file, too: both measure the same one.
     const folder = step.words[0] === "measure" ? this.theirs : this.ours;
     const oldLength = step.words[0] === "resize" ? this.#lengthOf(step) : 0;
+    const kept = this.#isOldRebase(step) ? await diskBytes(this.#pathsOf(step).theirs) : undefined;
     const ours = await tryBlk(...step.words.map((word) => word.replace(/^@/, `${folder}/`)));
     const words = step.words.map((word) => word.replace(/^@/, ""));
     const theirs = await tryProgram("qemu-img", words, {
@@ -198,13 +199,33 @@ export class TwinPair {
     const mayBeStale = words[0] === "resize" && words.some((word) => word.startsWith("--prealloc"));
     if (mayBeStale && ours.status === 0) this.#goOnFrom(this.ours, this.theirs);
     else if (words[0] === "resize") await this.#clearStale(step, oldLength);
+    if (kept !== undefined && ours.status === 0) await this.#afterOldRebase(step, kept);
     if (words[0] === "measure") this.#compareMeasures(ours.stdout, theirs.stdout);
   }
 
+  /** The image that a step is about. */
+  #pathsOf({ words }) {
+    return this.paths(words.find((word) => word.startsWith("@")).slice(1));
+  }
+
+  #isOldRebase(step) {
+    const { words } = step;
+    if (words[0] !== "rebase" || words.includes("-u")) return false;
+    const { theirs } = this.#pathsOf(step);
+    return existsSync(theirs) && headerOf(theirs).version < 3;
+  }
+
+  /** In version 2 QEMU 7.2 loses zeroes that nothing holds when another backing file comes below them. */
+  async #afterOldRebase(step, kept) {
+    const { ours, theirs } = this.#pathsOf(step);
+    if (kept.equals(await diskBytes(theirs)) || !kept.equals(await diskBytes(ours))) return;
+    this.#goOnFrom(this.ours, this.theirs);
+    this.#excuse("QEMU 7.2 loses zeroes of a version 2 image that gets another backing file");
+  }
+
   /** The length of the disk that a step is about, as QEMU's twin has it. */
-  #lengthOf({ words }) {
-    const image = words.find((word) => word.startsWith("@")).slice(1);
-    const { theirs } = this.paths(image);
+  #lengthOf(step) {
+    const { theirs } = this.#pathsOf(step);
     return existsSync(theirs) ? headerOf(theirs).lengthBytes : 0;
   }
 
@@ -213,8 +234,7 @@ export class TwinPair {
    * blk zeroes it.
    */
   async #clearStale(step, oldLength) {
-    const image = step.words.find((word) => word.startsWith("@"));
-    const { theirs } = this.paths(image.slice(1));
+    const { theirs } = this.#pathsOf(step);
     if (!existsSync(theirs)) return;
     const end = Math.min(this.#lengthOf(step), cutClusterEnd(theirs, oldLength));
     const stale = end > oldLength ? await nonZeroSectors(theirs, oldLength, end) : [];
@@ -292,7 +312,7 @@ export class TwinPair {
   #sessionAt(steps, start) {
     const { image } = steps[start];
     const { theirs } = this.paths(image.slice(1));
-    const version = existsSync(theirs) ? headerOf(theirs).version : 3;
+    const { version, hasDataFile } = existsSync(theirs) ? headerOf(theirs) : { version: 3 };
     const ops = [];
     let at = start;
     for (; at < steps.length; at++) {
@@ -304,8 +324,9 @@ export class TwinPair {
         // QEMU 7.2 goes on appending to a compressed cluster that was freed meanwhile, within one opening.
         if (ops.some(({ kind }) => kind !== "compressed")) break;
       }
-      // For version 2 QEMU 7.2 refuses zeroes that must not be bytes also where there is nothing to do.
-      if (op.noFallback && version < 3) continue;
+      // Zeroes that must not be bytes QEMU 7.2 refuses for version 2 also where there is nothing to do, and with a raw data
+      // file where that file could have them.
+      if (op.noFallback && (version < 3 || hasDataFile)) continue;
       this.loose.afterRequest(image, op, version);
       this.#touchRange(image, op);
       this.done.push(step);
