@@ -12,6 +12,8 @@
  * 3. A write gives data to the subclusters that it touches, and to those between them and others with data
  *    where a new cluster takes the place of an old one. The rest of a cluster stays unallocated, or zero.
  *
+ * 4. Where all that is needed is in memory, nothing waits a turn: the lock is held the shorter.
+ *
  * Locking: the image lock is held throughout.
  */
 import { alignDown, alignUp } from "@blocklayer/bytes";
@@ -123,7 +125,8 @@ async function nextStep(
   expected: HostOffset,
 ): Promise<Step | undefined> {
   const { clusterSize } = image.geometry;
-  const position = await l2ForWrite(image, wish.at);
+  const got = l2ForWrite(image, wish.at);
+  const position = got instanceof Promise ? await got : got;
   try {
     const wanted = Math.ceil((wish.end - wish.at) / clusterSize);
     const limit = Math.min(wanted, entriesLeft(image, position.index));
@@ -256,9 +259,11 @@ export async function linkAllocation(
   allocation: PendingAllocation,
 ): Promise<void> {
   const { l2, geometry } = image;
-  const position = await l2ForWrite(image, allocation.guestStart);
+  const got = l2ForWrite(image, allocation.guestStart);
+  const position = got instanceof Promise ? await got : got;
   try {
-    if (!allocation.inPlace) await l2WaitsForRefcounts(image);
+    const edge = allocation.inPlace ? undefined : l2WaitsForRefcounts(image);
+    if (edge instanceof Promise) await edge;
     l2WaitsForData(image);
     const clusters = allocation.lengthBytes / geometry.clusterSize;
     const entry = new L2Entry();

@@ -8,6 +8,7 @@
  *
  * Locking: the image lock is held throughout.
  */
+import { andThen, type MaybePromise } from "@blocklayer/bytes";
 import type { Table } from "@blocklayer/metadata-cache";
 import {
   type GuestOffset,
@@ -31,21 +32,38 @@ export interface L2Position {
   readonly index: number;
 }
 
-/** The slice of a guest offset, ready to be changed, with the index of its entry. Suspends: yes. */
-export async function l2ForWrite(image: Qcow2Image, guestOffset: GuestOffset): Promise<L2Position> {
-  const { geometry, l1 } = image;
+/**
+ * The slice of a guest offset, ready to be changed, with the index of its entry.
+ *
+ * Suspends: unless the L1 entry has a table of its own and the slice is in memory.
+ */
+export function l2ForWrite(image: Qcow2Image, guestOffset: GuestOffset): MaybePromise<L2Position> {
+  const { l1 } = image;
   const l1Index = Math.floor(guestOffset * image.perL2Coverage);
   const high = l1.high(l1Index);
-  let tableOffset = l1.l2Offset(l1Index);
+  const tableOffset = l1.l2Offset(l1Index);
   if (image.badClusterOffset(tableOffset)) throw badTable(image, l1Index, tableOffset);
-  if (tableOffset === 0 || !isCopied(high)) {
-    tableOffset = await ownL2Table(image, l1Index, tableOffset);
+  if (tableOffset !== 0 && isCopied(high)) {
+    return positionIn(image, l1Index, tableOffset, guestOffset);
   }
+  return ownL2Table(image, l1Index, tableOffset).then((own) =>
+    positionIn(image, l1Index, own, guestOffset),
+  );
+}
+
+function positionIn(
+  image: Qcow2Image,
+  l1Index: number,
+  tableOffset: HostOffset,
+  guestOffset: GuestOffset,
+): MaybePromise<L2Position> {
+  const { geometry } = image;
   const entryIndex = Math.floor(guestOffset * image.perCluster) - l1Index * geometry.l2Entries;
   const { entriesPerTable, tableSizeBytes } = image.l2;
   const slice = Math.floor(entryIndex / entriesPerTable);
-  const table = await image.l2.get(tableOffset + slice * tableSizeBytes);
-  return { table, index: entryIndex - slice * entriesPerTable };
+  const index = entryIndex - slice * entriesPerTable;
+  const table = image.l2.get(tableOffset + slice * tableSizeBytes);
+  return andThen(table, (pinned) => ({ table: pinned, index }));
 }
 
 /** How many entries lie in the slice from `index` on. */

@@ -51,14 +51,18 @@ async function writeChunks(
   options?: RequestOptions,
 ): Promise<void> {
   const length = source.lengthBytes;
+  const first = await nextChunk(image, offset, length, options?.signal);
+  if (first.lengthBytes === length) return writeChunk(image, first, source, options);
   const group = new TaskGroup(MAX_PARALLEL_CHUNKS);
   try {
-    for (let done = 0; done < length && !group.failed; ) {
-      const chunk = await nextChunk(image, offset + done, length - done, options?.signal);
+    let chunk = first;
+    for (let done = 0; ; ) {
       const part = source.slice(done, done + chunk.lengthBytes);
       done += chunk.lengthBytes;
       group.add(writeChunk(image, chunk, part, options));
       await group.room();
+      if (done === length || group.failed) break;
+      chunk = await nextChunk(image, offset + done, length - done, options?.signal);
     }
   } catch (error) {
     group.fail(error);
@@ -67,7 +71,7 @@ async function writeChunks(
 }
 
 /** Finds room under the lock, after the allocations in flight that the range begins in [C11]. */
-async function nextChunk(
+function nextChunk(
   image: Qcow2Image,
   offset: GuestOffset,
   length: number,
@@ -89,7 +93,8 @@ export async function withClusters<T>(
 ): Promise<T> {
   const options = signal === undefined ? undefined : { signal };
   for (;;) {
-    const lease = await image.lock.acquire(options);
+    const turn = image.lock.acquire(options);
+    const lease = turn instanceof Promise ? await turn : turn;
     let ended: Promise<void>;
     try {
       image.refuseFailed();
@@ -130,7 +135,8 @@ async function writeChunk(
 
 /** Links what was written, or gives back what was taken. Never aborted: waiters depend on it. */
 async function finishChunk(image: Qcow2Image, chunk: WriteChunk, written: boolean): Promise<void> {
-  const lease = await image.lock.acquire();
+  const turn = image.lock.acquire();
+  const lease = turn instanceof Promise ? await turn : turn;
   let linked = 0;
   try {
     if (!written) return;
@@ -140,7 +146,7 @@ async function finishChunk(image: Qcow2Image, chunk: WriteChunk, written: boolea
       linked++;
     }
   } finally {
-    await abandon(image, chunk.allocations.slice(linked));
+    if (linked < chunk.allocations.length) await abandon(image, chunk.allocations.slice(linked));
     lease.release();
   }
 }

@@ -44,7 +44,8 @@ export class AllocatorState {
  * @throws BlockError `EFBIG` when no offset is left; DamageError
  */
 export async function allocateClusters(image: Qcow2Image, count: number): Promise<HostOffset> {
-  await image.event("cluster_alloc");
+  const event = image.event("cluster_alloc");
+  if (event instanceof Promise) await event;
   for (;;) {
     const first = await findFree(image, count);
     if (await raiseRefcounts(image, first, count)) {

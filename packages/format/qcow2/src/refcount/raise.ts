@@ -36,7 +36,8 @@ export async function raiseRefcounts(
   first: ClusterIndex,
   count: number,
 ): Promise<boolean> {
-  await refcountsWillChange(image);
+  const marked = refcountsWillChange(image);
+  if (marked instanceof Promise) await marked;
   const { refcounts, geometry, refcountTable } = image;
   const entries = geometry.refcountBlockEntries;
   for (let index = Math.floor(first / entries); index * entries < first + count; index++) {
@@ -51,7 +52,8 @@ export async function raiseRefcounts(
   let cluster = first;
   try {
     while (cluster < first + count) {
-      const block = await getRefcountBlock(image, cluster);
+      const got = getRefcountBlock(image, cluster);
+      const block = got instanceof Promise ? await got : got;
       assert(block !== undefined, "the refcount block was there a moment ago");
       const blockStart = cluster - (cluster % entries);
       const end = Math.min(first + count, blockStart + entries);

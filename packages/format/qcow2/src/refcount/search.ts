@@ -8,7 +8,8 @@
  *
  * Locking: the image lock is held throughout.
  */
-import { BlockError } from "@blocklayer/bytes";
+import { andThen, BlockError, type MaybePromise } from "@blocklayer/bytes";
+import type { Table } from "@blocklayer/metadata-cache";
 import type { ClusterIndex } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 import { DamageError } from "./damage.js";
@@ -25,7 +26,8 @@ export async function findFree(image: Qcow2Image, count: number): Promise<Cluste
   let busyBlocks = 0;
   while (scan.free < count) {
     if (scan.next >= geometry.maxHostClusters) throw tooLong(image);
-    await scanBlock(image, scan, count, false);
+    const scanned = scanBlock(image, scan, count, false);
+    if (scanned instanceof Promise) await scanned;
     if (scan.free === 0 && ++busyBlocks > maxBusyBlocks(image)) {
       throw new DamageError({
         structure: "refcount table",
@@ -79,16 +81,28 @@ interface Scan {
  * @param exact - stop at the first cluster that is in use
  * @returns false when it stopped there
  */
-async function scanBlock(
+function scanBlock(
   image: Qcow2Image,
   scan: Scan,
   wanted: number,
   exact: boolean,
-): Promise<boolean> {
+): MaybePromise<boolean> {
+  return andThen(getRefcountBlock(image, scan.next), (block) =>
+    scanPinned(image, block, scan, wanted, exact),
+  );
+}
+
+/** The search in a block, which is let go. */
+function scanPinned(
+  image: Qcow2Image,
+  block: Table | undefined,
+  scan: Scan,
+  wanted: number,
+  exact: boolean,
+): boolean {
   const { refcounts, geometry, inFlight, allocator } = image;
   const blockStart = scan.next - (scan.next % geometry.refcountBlockEntries);
   const blockEnd = blockStart + geometry.refcountBlockEntries;
-  const block = await getRefcountBlock(image, scan.next);
   try {
     for (; scan.next < blockEnd && scan.free < wanted; scan.next++) {
       const used =

@@ -5,15 +5,16 @@
  *
  * Locking: the image lock is held throughout.
  */
+import type { MaybePromise } from "@blocklayer/bytes";
 import type { Table } from "@blocklayer/metadata-cache";
 import type { ClusterIndex } from "../geometry.js";
 import type { Qcow2Image } from "../image.js";
 
 /** The refcount block of a cluster, pinned; undefined when there is none: every count is 0. */
-export async function getRefcountBlock(
+export function getRefcountBlock(
   image: Qcow2Image,
   cluster: ClusterIndex,
-): Promise<Table | undefined> {
+): MaybePromise<Table | undefined> {
   const { refcountBlockEntries } = image.geometry;
   const offset = image.refcountTable.blockOffset(Math.floor(cluster / refcountBlockEntries));
   return offset === 0 ? undefined : image.refcounts.get(offset);
