@@ -43,16 +43,6 @@ const PARTINGS = [
     fits: ({ step, ours, theirs }) =>
       step.words?.[0] === "amend" && ours.status === 0 && theirs.stderr.includes(DOES_NOT_END),
   },
-  {
-    why: "blk does not support it with an external data file yet, and says so",
-    right: "theirs",
-    fits: ({ ours, theirs }) =>
-      theirs.status === 0 &&
-      ours.status === 1 &&
-      /(is not supported with an external data file|an external data file is not supported)/.test(
-        ours.stderr,
-      ),
-  },
 ];
 
 /** The reason for which one tool may succeed where the other fails; `undefined` when there is none. @param {Parting} parting */
