@@ -156,6 +156,54 @@ describe("truncate() with preallocation", () => {
     },
   );
 
+  test.each(
+    MODES.flatMap((mode) => [
+      { mode, how: "compressed" },
+      { mode, how: "shared with a snapshot" },
+      { mode, how: "shared with a snapshot, with subclusters" },
+    ]),
+  )("must keep what the old end cuts off from: $how, $mode", async ({ mode, how }) => {
+    const extended = how.includes("subclusters");
+    const cluster = extended ? 16 * KIB : 4096;
+    const size = 2 * cluster + 1024;
+    const given = extended ? { extended_l2: true } : {};
+    const memory = await createInMemory({ size, cluster_size: cluster, ...given });
+    const disk = await openQcow2({ file: reserving(memory).file });
+    const old = stampedBytes(3, 0, size);
+    await disk.writev(0, IoVector.of(old.subarray(0, cluster)));
+    const tail = IoVector.of(old.subarray(cluster));
+    await disk.writev(cluster, tail, { compressed: how === "compressed" });
+    if (how !== "compressed") {
+      await disk.snapshots.create({ name: "s", dateSeconds: 0, dateNanoseconds: 0 });
+    }
+    // Within the cluster that the end cuts, and far behind it.
+    for (const lengthBytes of [size + 512, size + 5 * cluster]) {
+      await disk.truncate(lengthBytes, { preallocation: mode });
+      const bytes = new Uint8Array(lengthBytes).fill(1);
+      await disk.readv(0, IoVector.of(bytes));
+      const expected = new Uint8Array(lengthBytes);
+      expected.set(old);
+      expect(Buffer.compare(bytes, expected)).toBe(0);
+    }
+    await disk.close();
+    expect(await checked(memory.bytes)).toMatchObject({ corruptions: 0, leaks: 0 });
+  });
+
+  test("must name nothing behind the end of a file that cannot grow: metadata", async () => {
+    const memory = await createInMemory({ size: 12 * KIB, cluster_size: 4096 });
+    const file = new SimDisk({
+      content: memory.bytes,
+      maxLengthBytes: memory.lengthBytes + 13_312,
+    });
+    const disk = await openQcow2({ file: directChild(file) });
+    await disk.writev(0, IoVector.of(new Uint8Array(512)));
+    const growing = disk.truncate(40 * KIB, { preallocation: "metadata" });
+    await expect(growing).rejects.toMatchObject({ code: "ENOSPC" });
+    expect(await disk.check()).toMatchObject({ corruptions: 0, checkErrors: 0 });
+    await disk.close();
+    expect(await checked(file.bytes)).toMatchObject({ corruptions: 0 });
+  });
+
   test("must leave the old disk or the new one after a crash [C1, C2, C5]", async () => {
     const { bytes: image } = await createInMemory({
       size: 8 * KIB,

@@ -3,18 +3,20 @@
  *
  * Above: truncate.ts, create.ts; no request is in flight. Below: allocate.ts, the file child.
  *
- * 1. What has a place keeps it. What gets one reads as zeroes: it lies past the end of the file, or is zeroed there before
- *    an entry names it [C1, C5].
+ * 1. What has a place keeps it, and what is in front of the range in its first cluster goes along. What gets one reads as
+ *    zeroes: it lies past the end of the file, or is zeroed there before an entry names it [C1, C5].
  * 2. The layout is that of a guest that writes the range in order, as in QEMU.
- * 3. `metadata` only makes the file long enough; `falloc` has the file system set the space aside, and `full` has it
- *    written. Both ask before the first entry is linked, for as much as can be needed, and give back the rest.
+ * 3. `metadata` only makes the file long enough, before an entry names what is new of it; `falloc` has the file system set
+ *    the space aside, and `full` has it written. Both ask before the first entry is linked, for as much as can be needed,
+ *    and give back the rest.
  * 4. In an external data file every cluster has its place: it is only named. The space there is set aside by whoever
  *    gives the data file its length; the image's own file holds tables, and grows with them.
  */
 import type { BlockChild, PreallocationMode, RequestOptions } from "@blocklayer/block-api";
-import { alignDown, alignUp, divideRoundUp } from "@blocklayer/bytes";
+import { alignDown, alignUp, divideRoundUp, IoVector, SECTOR_SIZE_BYTES } from "@blocklayer/bytes";
 import {
   ENTRY_BYTES,
+  ENTRY_KIND,
   externalOffsetOf,
   type Geometry,
   type GuestOffset,
@@ -25,7 +27,9 @@ import { writeHostZeroes } from "../host-zeroes.js";
 import { usedFileEnd } from "../refcount/reclaim.js";
 import { abandon, buildChunk, linkAllocation } from "./allocate.js";
 import { PendingAllocation } from "./pending.js";
-import { withClusters } from "./write.js";
+import { readGuest } from "./read.js";
+import { withClusters, writeGuest } from "./write.js";
+import { mapOnce } from "./zero.js";
 
 /** One part is at most so long, as a guest's longest write. */
 const MAX_PART_BYTES = 2 ** 30;
@@ -46,6 +50,7 @@ export async function preallocate(
   const { clusterSize } = image.geometry;
   const first = alignDown(start, clusterSize);
   if (first >= end) return;
+  await takeAlong(image, first, start);
   const file =
     image.externalData === undefined
       ? new GrowingFile(image, mode)
@@ -63,6 +68,23 @@ export async function preallocate(
     at += part.lengthBytes;
   }
   await file.finish(usedEnd);
+}
+
+/**
+ * Gives the part of a cluster in front of a range a place that it keeps: compressed data and what is shared would be left
+ * behind. One sector is enough, since a write copies all that the cluster holds.
+ */
+async function takeAlong(image: Qcow2Image, from: GuestOffset, end: GuestOffset): Promise<void> {
+  for (let at = from; at < end; ) {
+    const { kind, copied, lengthBytes } = await mapOnce(image, at, end - at);
+    if (kind === ENTRY_KIND.compressed || (kind === ENTRY_KIND.normal && !copied)) {
+      const sector = IoVector.of(new Uint8Array(SECTOR_SIZE_BYTES));
+      await readGuest(image, at, sector);
+      await writeGuest(image, at, sector);
+      return;
+    }
+    at += lengthBytes;
+  }
 }
 
 /** Bytes that the clusters of a range can need, with every table that may come with them. */
@@ -92,8 +114,10 @@ async function placePart(
   const chunk = await buildChunk(image, at, length);
   chunk.epoch.settle();
   const { allocations, lengthBytes } = chunk;
+  const hostEnd = alignUp(chunk.hostOffset + lengthBytes, image.geometry.clusterSize);
   let linked = 0;
   try {
+    await file.reach(hostEnd);
     for (const one of allocations) {
       // With the zero flag it has a place, and keeps the flag; not so in an external data file, as in QEMU.
       if (!one.inPlace || image.externalData !== undefined) await link(image, one, file);
@@ -103,7 +127,6 @@ async function placePart(
   } finally {
     await abandon(image, allocations.slice(linked));
   }
-  const hostEnd = alignUp(chunk.hostOffset + lengthBytes, image.geometry.clusterSize);
   return { lengthBytes, hostEnd };
 }
 
@@ -124,6 +147,8 @@ async function link(image: Qcow2Image, one: PendingAllocation, file: PlacedFile)
 interface PlacedFile {
   /** Has so much space set aside behind the end of the file. */
   reserve(lengthBytes: number): Promise<void>;
+  /** Makes the file so long, or longer: no entry names what lies behind its end. */
+  reach(end: HostOffset): Promise<void>;
   /** Makes a range that held something before read as zeroes. */
   makeZero(hostOffset: HostOffset, lengthBytes: number): Promise<void>;
   /** Gives the file its length: behind what was placed, and behind every table. */
@@ -141,6 +166,8 @@ class DataFile implements PlacedFile {
   }
 
   async reserve(): Promise<void> {}
+
+  async reach(): Promise<void> {}
 
   async makeZero(hostOffset: HostOffset, lengthBytes: number): Promise<void> {
     const inside = Math.min(lengthBytes, this.#zeroFrom - hostOffset);
@@ -168,6 +195,11 @@ class GrowingFile implements PlacedFile {
     if (this.#mode === "metadata" || !file.capabilities.truncate) return;
     const end = alignUp(this.#oldEnd, geometry.clusterSize) + lengthBytes;
     await file.truncate(end, { preallocation: this.#mode });
+  }
+
+  async reach(end: HostOffset): Promise<void> {
+    const { file } = this.#image;
+    if (file.capabilities.truncate && file.lengthBytes < end) await file.truncate(end);
   }
 
   async makeZero(hostOffset: HostOffset, lengthBytes: number): Promise<void> {
