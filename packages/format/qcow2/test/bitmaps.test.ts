@@ -453,6 +453,50 @@ describe("a crash around store()", () => {
   });
 });
 
+describe("a crash while a header of several sectors gets bitmaps, and loses them", () => {
+  // Clusters of 8 KiB and more have the names of features in the header: it does not fit into a sector.
+  test.each([{}, { backing_file: "b".repeat(300), backing_fmt: "raw" }])(
+    "must leave a header that can be read, with the name of the backing file: %j [C6]",
+    async (given) => {
+      const memory = await image({ cluster_size: 8192, size: 2 ** 17, ...given });
+      const backing = directChild(openMemory({ bytes: new Uint8Array(2 ** 17).fill(3) }));
+      const trace = new Trace();
+      const file = directChild(new SimDisk({ content: memory.bytes, trace }));
+      const disk = await openQcow2({ file, backing });
+      await disk.bitmaps.add("b", { granularityBytes: 512 });
+      await disk.bitmaps.store();
+      await disk.bitmaps.remove("b");
+      await disk.close();
+      const seen = new Set<number>();
+      for (const state of crashStates(trace, { seed: 2, tear: true, maxSubsets: 12 })) {
+        const left = directChild(state.open());
+        const found = await openQcow2({ file: left, backing, readOnly: true });
+        seen.add((await found.bitmaps.list()).length);
+        await found.close();
+        const { backingFilename, backingFormat } = await readHeader(left);
+        const { backing_file: name, backing_fmt: format } = given;
+        expect([state.describe(), backingFilename, backingFormat]).toEqual([
+          state.describe(),
+          name,
+          format,
+        ]);
+      }
+      expect(seen).toEqual(new Set([0, 1]));
+    },
+  );
+
+  test("a header that has no room for them must be refused, and nothing be taken", async () => {
+    const memory = await image({ cluster_size: 512, backing_file: "b".repeat(370) });
+    const disk = await openQcow2({ file: directChild(memory) });
+    await disk.bitmaps.add("b", { granularityBytes: 512 });
+    await expect(disk.bitmaps.store()).rejects.toMatchObject({ code: "ENOSPC" });
+    await disk.bitmaps.remove("b");
+    await disk.writev(0, bytes(512));
+    await disk.close();
+    expect(await messagesOf(directChild(memory))).toEqual([]);
+  });
+});
+
 describe("broken bitmaps", () => {
   test("must let only a BlockError escape, in bounded time", { timeout: 60_000 }, async () => {
     const memory = await image();
