@@ -350,13 +350,16 @@ export class Qcow2Driver implements BlockDriver {
 
   async amend(values: OptionValues, options: AmendDriverOptions = {}): Promise<void> {
     this.#begin("amend", 0, 0, options);
-    const request = requestOf(this.#image.header, values);
+    requestOf(this.#image.header, values);
     const { signal, onProgress = () => {} } = options;
     await this.#change("amend", async () => {
       const old = this.#image;
       const io = signal === undefined ? {} : { signal };
-      // An image that takes this one's place finds its bitmaps in the file.
+      // An image that takes this one's place finds its bitmaps in the file. They claim that the disk is as they say.
+      await flushLocked(old);
       await this.#storeBitmaps();
+      // Asked again: those that were only in memory may stand in the way.
+      const request = requestOf(old.header, values);
       this.#image = await amendImage(old, request, onProgress, io);
       if (this.#image === old) return;
       old.compressedCache?.free();

@@ -56,8 +56,25 @@ export async function amendImage(
   if (refcountOrder !== image.header.refcountOrder) {
     const before = image;
     image = await withLock(before, () => changeRefcountWidth(before, refcountOrder, progress));
-    await prepareForWriting(image);
   }
+  try {
+    await changeTheRest(image, request, progress, options);
+  } catch (cause) {
+    // Whoever goes on with the old one would count in a structure that counts no more.
+    if (image !== given) given.fail(cause);
+    throw cause;
+  }
+  return image;
+}
+
+/** What comes behind the width of refcounts. */
+async function changeTheRest(
+  image: Qcow2Image,
+  request: AmendRequest,
+  progress: AmendProgress,
+  options: RequestOptions,
+): Promise<void> {
+  await prepareForWriting(image);
   if (request.sizeBytes !== undefined) {
     const backingBytes = image.backing?.lengthBytes ?? 0;
     const zeroWrite = backingBytes > image.geometry.virtualSize;
@@ -66,7 +83,6 @@ export async function amendImage(
   if (request.version < image.header.version) await downgrade(image, progress, options);
   await flushLocked(image);
   await image.sync();
-  return image;
 }
 
 async function withLock<T>(image: Qcow2Image, work: () => Promise<T>): Promise<T> {

@@ -74,7 +74,13 @@ export async function changeRefcountWidth(
   };
   await switchHeader(image, header);
   const next = image.withTables({ header, l1: image.l1, refcountTable: table });
-  await freeOldStructure(image, next);
+  try {
+    await freeOldStructure(image, next);
+  } catch (cause) {
+    // The old image counts in a structure that counts no more.
+    image.fail(cause);
+    throw cause;
+  }
   return next;
 }
 
