@@ -497,6 +497,32 @@ describe("a crash while a header of several sectors gets bitmaps, and loses them
   });
 });
 
+test("truncate() must leave a directory that can be read after a crash, also with a bitmap that was removed", async () => {
+  // Of the longer disk, a table has another entry.
+  const memory = await image({ cluster_size: 512, size: 2 ** 21 });
+  let disk = await openQcow2({ file: directChild(memory) });
+  await disk.bitmaps.add("idle", { granularityBytes: 512, recording: false });
+  await disk.close();
+  const trace = new Trace();
+  disk = await openQcow2({ file: directChild(new SimDisk({ content: memory.bytes, trace })) });
+  await disk.bitmaps.remove("idle");
+  await disk.truncate(2 ** 22);
+  await disk.close();
+  const seen = new Set<string>();
+  for (const state of crashStates(trace, { seed: 2, tear: true, maxSubsets: 8 })) {
+    const found = await openQcow2({ file: directChild(state.open()), readOnly: true });
+    const list = await found.bitmaps.list();
+    seen.add(`${found.lengthBytes} ${list.map(({ inconsistent }) => inconsistent).join()}`);
+    await found.close();
+  }
+  expect([...seen].toSorted()).toEqual([
+    "2097152 false",
+    "2097152 true",
+    "4194304 ",
+    "4194304 true",
+  ]);
+});
+
 describe("broken bitmaps", () => {
   test("must let only a BlockError escape, in bounded time", { timeout: 60_000 }, async () => {
     const memory = await image();

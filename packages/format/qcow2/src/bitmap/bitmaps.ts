@@ -152,7 +152,7 @@ export class ImageBitmaps {
    * @throws BlockError `ENOTSUP` when one is inconsistent: its length cannot be mended
    */
   async beforeResize(): Promise<void> {
-    if (!this.any) return;
+    if (!this.any && this.#removed.length === 0) return;
     const all = await this.#load();
     const broken = all.find(({ inconsistent }) => inconsistent);
     if (broken !== undefined) {
@@ -160,7 +160,7 @@ export class ImageBitmaps {
       throw new BlockError("ENOTSUP", message, { op: "truncate", node: this.#image.nodeName });
     }
     for (const one of all) await this.bitsOf(one);
-    await this.#markInUse(all);
+    await this.#markInUse(all, this.#removed);
   }
 
   /** The disk has another length: what is new is clean. */
@@ -219,18 +219,27 @@ export class ImageBitmaps {
     return this.#list;
   }
 
-  /** Sets the flag in the directory, in place and durably, of those that do not have it. */
-  async #markInUse(bitmaps: readonly Bitmap[]): Promise<void> {
+  /**
+   * Sets the flag in the directory, in place and durably, of those that do not have it.
+   *
+   * @param removed - those of them that are in the file only
+   */
+  async #markInUse(
+    bitmaps: readonly Bitmap[],
+    removed: readonly BitmapEntry[] = [],
+  ): Promise<void> {
     const { extension } = this;
-    const isUnmarked = ({ stored }: Bitmap): boolean =>
-      stored !== undefined && (stored.flags & BITMAP_FLAG.inUse) === 0;
-    const fresh = bitmaps.filter(isUnmarked);
+    const isUnmarked = (entry: BitmapEntry | undefined): boolean =>
+      entry !== undefined && (entry.flags & BITMAP_FLAG.inUse) === 0;
+    const fresh = bitmaps.filter(({ stored }) => isUnmarked(stored));
+    const gone = removed.filter(isUnmarked);
     for (const one of bitmaps) one.changed = true;
-    if (fresh.length === 0 || extension === undefined) return;
+    if ((fresh.length === 0 && gone.length === 0) || extension === undefined) return;
     const { file, nodeName } = this.#image;
     const bytes = await readTable(file, extension.directoryOffset, extension.directoryBytes);
     const { entries } = decodeDirectory(bytes, extension.bitmapCount, this.#image.geometry);
-    const places = new Set(fresh.map(({ stored }) => stored?.tableOffset));
+    const unmarked = [...fresh.map(({ stored }) => stored), ...gone];
+    const places = new Set(unmarked.map((entry) => entry?.tableOffset));
     const marked = entries.map((entry) => {
       return places.has(entry.tableOffset)
         ? { ...entry, flags: entry.flags | BITMAP_FLAG.inUse }
