@@ -113,6 +113,23 @@ describe("createQcow2() with preallocation", () => {
   });
 });
 
+describe("createQcow2() with lazy refcounts", () => {
+  test.each([...MODES, "raw data file"])("must not make a dirty image: %s [C8]", async (how) => {
+    const memory = openMemory();
+    const wanted =
+      how === "raw data file"
+        ? { data_file: "data.raw", data_file_raw: true }
+        : { preallocation: how };
+    const given = { size: 64 * KIB, cluster_size: 4096, lazy_refcounts: true, ...wanted };
+    const options = parseOptions(createOptions, given, "qcow2");
+    const dataFile = how === "raw data file" ? { dataFile: directChild(openMemory()) } : {};
+    await createQcow2({ file: reserving(memory).file, ...dataFile, options });
+    const header = await readHeader(directChild(memory));
+    expect(header.incompatible & 1n).toBe(0n);
+    expect(await checked(memory.bytes)).toMatchObject({ corruptions: 0, leaks: 0 });
+  });
+});
+
 describe("truncate() with preallocation", () => {
   test.each(MODES)("must show zeroes in clusters that had an owner before: %s", async (mode) => {
     const memory = await createInMemory({ size: 64 * KIB, cluster_size: 4096 });
