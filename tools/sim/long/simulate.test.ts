@@ -9,15 +9,20 @@ const BASE = Number(
 );
 const SCHEDULES = Number(process.env["BLOCKLAYER_SIM_SCHEDULES"] ?? 1500);
 /** On a busy machine less is run, and the summary says so. */
-const BUDGET_MS = { schedules: 120_000, crashes: 210_000 };
+const BUDGET_MS = { schedules: 120_000, crashes: 210_000, services: 60_000 };
 const STATES = Number(process.env["BLOCKLAYER_SIM_STATES"] ?? 100_000);
+/** A state of an image with snapshots is several disks to read. */
+const UPKEEP_STATES = Math.ceil(STATES / 4);
+const SERVICE_STATES = Math.ceil(STATES / 10);
 /** How many of the states qemu-img looks at, roughly. */
 const JUDGED = 60;
 
-test("fresh schedules must hold", async () => {
-  console.log(`schedules: seeds from ${BASE}`);
+const SCHEDULE_MODES = ["schedules", "upkeep-schedules"] as const;
+
+test.each(SCHEDULE_MODES)("fresh %s must hold", async (mode) => {
+  console.log(`${mode}: seeds from ${BASE}`);
   const { seeds, cutShort } = await mustHold({
-    mode: "schedules",
+    mode,
     first: BASE,
     seeds: SCHEDULES,
     budgetMs: BUDGET_MS.schedules,
@@ -25,15 +30,29 @@ test("fresh schedules must hold", async () => {
   expect(cutShort || seeds === SCHEDULES).toBe(true);
 });
 
-test("fresh crash states must hold, for qemu-img too", async () => {
-  console.log(`crashes: seeds from ${BASE}`);
-  const qemuEvery = hasQemuImg() ? Math.ceil(STATES / JUDGED) : undefined;
+test.each([
+  { mode: "crashes", states: STATES },
+  { mode: "upkeep-crashes", states: UPKEEP_STATES },
+] as const)("fresh $mode must hold, for qemu-img too", async ({ mode, states }) => {
+  console.log(`${mode}: seeds from ${BASE}`);
+  const qemuEvery = hasQemuImg() ? Math.ceil(states / JUDGED) : undefined;
   const { totals, cutShort } = await mustHold({
-    mode: "crashes",
+    mode,
     first: BASE,
-    states: STATES,
+    states,
     budgetMs: BUDGET_MS.crashes,
     ...(qemuEvery === undefined ? {} : { qemuEvery }),
   });
-  expect(cutShort || (totals.states ?? 0) >= STATES).toBe(true);
+  expect(cutShort || (totals.states ?? 0) >= states).toBe(true);
+});
+
+test("fresh service-crashes must hold", async () => {
+  console.log(`service-crashes: seeds from ${BASE}`);
+  const { totals, cutShort } = await mustHold({
+    mode: "service-crashes",
+    first: BASE,
+    states: SERVICE_STATES,
+    budgetMs: BUDGET_MS.services,
+  });
+  expect(cutShort || (totals.states ?? 0) >= SERVICE_STATES).toBe(true);
 });

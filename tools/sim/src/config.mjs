@@ -1,14 +1,19 @@
 // What one seed simulates: an image, the disk that it lies on, and how its guest behaves.
 import { Random } from "@blocklayer/sim";
+import { upkeepConfigOf } from "./upkeep-config.mjs";
 
 /**
- * @typedef {"schedules" | "crashes"} Mode
+ * @typedef {"schedules" | "crashes" | "upkeep-schedules" | "upkeep-crashes" | "service-crashes"} Mode
  *
  * @typedef {object} SimConfig - lengths in bytes
  * @property {number} seed - decides the scheduler's order, latencies and data
+ * @property {string} [upkeep] - the image is changed as a whole, too: what its user is after, see upkeep-config.mjs
  * @property {2 | 3} version
  * @property {number} clusterSize
  * @property {number} refcountBits
+ * @property {boolean} [extendedL2]
+ * @property {boolean} [lazyRefcounts]
+ * @property {"raw" | "plain"} [dataFile] - guest data lies in an external data file, which shows the same disk if raw
  * @property {number} lengthBytes - of the guest's disk at the start
  * @property {number} alignment - what the file takes requests in
  * @property {"on" | "off" | "auto"} compressedCache
@@ -56,7 +61,18 @@ const PHRASE_ONE_IN = 3;
  * @returns {SimConfig}
  */
 export function configOf(mode, seed) {
+  if (isUpkeep(mode)) return upkeepConfigOf(mode, seed);
   return staged(mode, plainConfig(mode, seed));
+}
+
+/** Whether images are changed as a whole. */
+export function isUpkeep(/** @type {Mode} */ mode) {
+  return mode.startsWith("upkeep-");
+}
+
+/** Whether every state of a crash is looked at. */
+export function isCrashes(/** @type {Mode} */ mode) {
+  return mode.endsWith("crashes");
 }
 
 /** Sets the stage for what comes up too rarely by itself. A stream of its own: other seeds stay as they are. */
@@ -140,6 +156,9 @@ export function describeConfig(/** @type {SimConfig} */ config) {
     `alignment ${alignment}`,
     `compressed cache ${compressedCache}`,
     config.backingBytes === undefined ? "no backing file" : `backing ${config.backingBytes}`,
+    ...["upkeep", "extendedL2", "lazyRefcounts", "dataFile"].flatMap((name) =>
+      config[name] === undefined ? [] : [`${name} ${config[name]}`],
+    ),
     config.scheduled ? `${config.maxInFlight} in flight` : "one at a time",
   ].join(", ");
 }

@@ -1,8 +1,8 @@
 // One seed of `crashes`: a run is recorded, and every state that a power failure may leave of it is looked at.
 import { crashStates, Trace } from "@blocklayer/sim";
 import { atOnce } from "./at-once.mjs";
-import { GuestRun } from "./guest-run.mjs";
-import { asViolation, Inspector } from "./inspect.mjs";
+import { asViolation } from "./inspect.mjs";
+import { inspectorOf, runOf } from "./kinds.mjs";
 import { schedule } from "./schedule-run.mjs";
 import { createImage, Stack } from "./stack.mjs";
 
@@ -14,8 +14,8 @@ const GO_ON_EVERY = 64;
 /**
  * @typedef {object} CrashHooks
  * @property {number} [maxStates] - stop after so many
- * @property {(state: import("@blocklayer/sim").CrashState, bytes: Uint8Array) => Promise<void>} [onState] - sees each
- *   state, and what the guest reads of it
+ * @property {(state: import("@blocklayer/sim").CrashState, found: { bytes: Uint8Array }) => Promise<void>} [onState] -
+ *   sees each state, and what was found in it
  */
 
 /**
@@ -24,12 +24,16 @@ const GO_ON_EVERY = 64;
  * @param {import("./config.mjs").SimConfig} config
  * @param {readonly import("./operations.mjs").Operation[]} operations
  * @param {CrashHooks} [hooks]
- * @returns {Promise<{ states: number, goneOn: number }>}
+ * @returns {Promise<import("./job.mjs").Totals>}
  * @throws Violation
  */
 export async function runCrashes(config, operations, hooks = {}) {
-  const { trace, reference } = await record(config, operations);
-  const inspector = new Inspector(config);
+  const { trace, run } = await record(config, operations);
+  const inspector = inspectorOf(config);
+  const disksOf = (state) => ({
+    file: state.open(),
+    ...(config.dataFile === undefined ? {} : { data: state.open({}, 1) }),
+  });
   const { maxStates = Number.POSITIVE_INFINITY, onState } = hooks;
   const options = { seed: config.seed, maxSubsets: MAX_SUBSETS, tear: true };
   let states = 0;
@@ -38,32 +42,32 @@ export async function runCrashes(config, operations, hooks = {}) {
     if (states >= maxStates) break;
     states++;
     try {
-      const { bytes } = await atOnce(() => inspector.look(state.open()));
-      reference.checkCrash(bytes, state.position);
+      const found = await atOnce(() => inspector.look(disksOf(state)));
+      run.accept(found, { isClean: false, position: state.position });
       if ((state.index + config.seed) % GO_ON_EVERY === 0) {
-        await atOnce(() => inspector.goOn(state.open(), bytes, state.index));
+        await atOnce(() => inspector.goOn(disksOf(state), found, state.index));
         goneOn++;
       }
-      await onState?.(state, bytes);
+      await onState?.(state, found);
     } catch (error) {
       throw asViolation(state.describe(), error);
     }
   }
-  return { states, goneOn };
+  return { states, goneOn, ...inspector.counts };
 }
 
 /** What the guest did, and what reached the file. */
 async function record(config, operations) {
   const trace = new Trace();
   const stack = new Stack(config, await createImage(config), trace);
-  const run = new GuestRun(stack, trace);
+  const run = runOf(stack, trace);
   await schedule(stack, async () => {
     await run.run(operations);
     if (run.ended) return;
     stack.file.clearFaults();
     await run.guest.flush().catch(() => undefined);
-    await stack.close().catch(() => undefined);
+    await run.close().catch(() => undefined);
   });
   if (run.violation !== undefined) throw run.violation;
-  return { trace, reference: run.reference };
+  return { trace, run };
 }

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
  * @typedef {object} Defect
  * @property {string} rule - which rule of docs/rules.md it breaks
  * @property {string} what
- * @property {"schedules" | "crashes"} mode - where it shows
+ * @property {import("./config.mjs").Mode} mode - where it shows
  * @property {number} seeds - within so many seeds from 1 it must
  * @property {boolean} [quick] - the first few seeds do, so `npm test` tries it too
  * @property {{ because: string, file: string, test: string }} [hidden] - why it cannot show here, and the test that
@@ -231,6 +231,162 @@ export const DEFECTS = {
     module: "@blocklayer/qcow2/driver.js",
     find: "if (!wroteCompressed || frozen)",
     put: "if (file !== undefined)",
+  },
+  "snapshot-table-unsynced": {
+    rule: "C13",
+    what: "the header names a snapshot table that is not in the file, and refcounts are not raised yet",
+    mode: "upkeep-crashes",
+    seeds: 60,
+    quick: true,
+    module: "@blocklayer/qcow2/snapshot/stored-table.js",
+    find: "await headerWaitsForTable(image);",
+    put: "",
+  },
+  "snapshot-leaves-copied": {
+    rule: "C13",
+    what: "what a snapshot shares is still written in place",
+    mode: "upkeep-schedules",
+    seeds: 60,
+    quick: true,
+    module: "@blocklayer/qcow2/snapshot/create.js",
+    find: "await clearCopiedInL2(image, l1);",
+    put: "",
+  },
+  "snapshot-deleted-late": {
+    rule: "C13",
+    what: "what a deleted snapshot held is free before the snapshot is gone",
+    mode: "upkeep-crashes",
+    seeds: 60,
+    module: "@blocklayer/qcow2/snapshot/delete.js",
+    find: '    await replaceTable(image, table, others);\n    try {\n        await lowerBy(image, references.counters, "snapshot");',
+    put: `    await lowerBy(image, references.counters, "snapshot");
+    await image.refcounts.flush();
+    await replaceTable(image, table, others);
+    try {`,
+  },
+  "apply-unsynced": {
+    rule: "C13",
+    what: "the disk is that of a snapshot before what it shares is counted",
+    mode: "upkeep-crashes",
+    seeds: 100,
+    module: "@blocklayer/qcow2/snapshot/apply.js",
+    find: "await headerWaitsForTable(image);",
+    put: "",
+  },
+  "shrink-drops-first": {
+    rule: "C1",
+    what: "a shorter disk gives up clusters before its length is durable",
+    mode: "upkeep-crashes",
+    seeds: 60,
+    quick: true,
+    module: "@blocklayer/qcow2/mapping/truncate.js",
+    find: "    await withLock(image, () => writeSize(image, lengthBytes));\n    image.changeHeader({ virtualSize: lengthBytes });\n    image.bitmaps.resize",
+    put: `    await dropPast(image, lengthBytes);
+    await flushLocked(image);
+    await withLock(image, () => writeSize(image, lengthBytes));
+    image.changeHeader({ virtualSize: lengthBytes });
+    image.bitmaps.resize`,
+  },
+  "set-aside-leaves-behind": {
+    rule: "C1",
+    what: "space that is set aside takes the place of what the old end cuts off",
+    mode: "upkeep-schedules",
+    seeds: 300,
+    module: "@blocklayer/qcow2/mapping/preallocate.js",
+    find: "await takeAlong(image, first, start);",
+    put: "",
+  },
+  "bitmap-marked-late": {
+    rule: "C1",
+    what: "a bitmap that records is not marked as in use before the first write",
+    mode: "upkeep-crashes",
+    seeds: 100,
+    module: "@blocklayer/qcow2/bitmap/bitmaps.js",
+    find: "        await this.#image.writeTable(extension.directoryOffset, changed, OVERLAP.bitmapDirectory);\n        await this.#image.sync();",
+    put: "        await this.#image.writeTable(extension.directoryOffset, changed, OVERLAP.bitmapDirectory);",
+  },
+  "bitmaps-named-early": {
+    rule: "C6",
+    what: "the header names bitmaps that are not in the file",
+    mode: "upkeep-crashes",
+    seeds: 60,
+    quick: true,
+    module: "@blocklayer/qcow2/bitmap/store.js",
+    find: "await headerWaitsForTable(image);",
+    put: "",
+  },
+  "bitmaps-stored-early": {
+    rule: "C1",
+    what: "an amended image stores its bitmaps before what was written when they were clean",
+    mode: "upkeep-crashes",
+    seeds: 200,
+    module: "@blocklayer/qcow2/driver.js",
+    find: "await flushLocked(old);",
+    put: "",
+  },
+  "header-at-once": {
+    rule: "C6",
+    what: "a header of several sectors is written at once",
+    mode: "upkeep-crashes",
+    seeds: 60,
+    module: "@blocklayer/qcow2/header/replace.js",
+    find: "    if (whole.length <= SECTOR_SIZE_BYTES)",
+    put: "    if (whole.length > 0)",
+  },
+  "amend-header-first": {
+    rule: "C6",
+    what: "the header names refcounts of another width that are not in the file",
+    mode: "upkeep-crashes",
+    seeds: 60,
+    module: "@blocklayer/qcow2/amend/refcount-width.js",
+    find: "    await image.writeTable(table.hostOffset, table.encode(), 0);\n    await image.sync();",
+    put: "    await image.writeTable(table.hostOffset, table.encode(), 0);",
+  },
+  "zeroes-lost-by-version-2": {
+    rule: "C1",
+    what: "an image becomes one of version 2 before its zero flags are data",
+    mode: "upkeep-crashes",
+    seeds: 200,
+    module: "@blocklayer/qcow2/amend/version.js",
+    find: "    await expandZeroes(image, progress, options);\n    await flushLocked(image);\n    await image.sync();",
+    put: "    await expandZeroes(image, progress, options);",
+  },
+  "dirty-bit-late": {
+    rule: "C8",
+    what: "refcounts are put off in an image that does not say so",
+    mode: "upkeep-crashes",
+    seeds: 60,
+    quick: true,
+    module: "@blocklayer/qcow2/writeback/dirty-bit.js",
+    find: "    const incompatible = image.header.incompatible | INCOMPATIBLE.dirty;\n    await writeFeatures(image, HEADER_INCOMPATIBLE_POSITION, incompatible);",
+    put: "    const incompatible = image.header.incompatible | INCOMPATIBLE.dirty;",
+  },
+  "clean-before-refcounts": {
+    rule: "C8",
+    what: "an image is marked as clean before the refcounts that were put off are in the file",
+    mode: "upkeep-crashes",
+    seeds: 60,
+    module: "@blocklayer/qcow2/writeback/dirty-bit.js",
+    find: "    await image.refcounts.flush();\n    await image.sync();\n    const incompatible",
+    put: "    const incompatible",
+  },
+  "repair-clean-first": {
+    rule: "C8",
+    what: "a repair marks an image as clean before it mends it",
+    mode: "upkeep-crashes",
+    seeds: 60,
+    module: "@blocklayer/qcow2/repair/repair.js",
+    find: "    const result = options.fix",
+    put: "    await repair.clearMarks();\n    const result = options.fix",
+  },
+  "data-file-unsynced": {
+    rule: "C5",
+    what: "tables show what is not in the external data file yet",
+    mode: "upkeep-crashes",
+    seeds: 100,
+    module: "@blocklayer/qcow2/image.js",
+    find: "await this.externalData?.child.flush();",
+    put: "",
   },
 };
 

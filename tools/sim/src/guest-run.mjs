@@ -27,6 +27,7 @@ export class GuestRun {
   /** @type {Violation | undefined} */
   violation;
   #inFlight = new Set();
+  #device;
 
   /**
    * @param {import("./stack.mjs").Stack} stack
@@ -37,12 +38,7 @@ export class GuestRun {
     const { config } = stack;
     this.armed = config.spaceBytes !== undefined;
     this.mayLeak = this.armed;
-    this.reference = new ReferenceDisk({
-      lengthBytes: config.lengthBytes,
-      content: initialContent(config),
-      ...(trace === undefined ? {} : { trace }),
-    });
-    const device = {
+    this.#device = {
       readv: (...words) => stack.backend.readv(...words),
       writev: (...words) => stack.backend.writev(...words),
       writeZeroes: (...words) => stack.backend.writeZeroes(...words),
@@ -50,7 +46,19 @@ export class GuestRun {
       truncate: (...words) => stack.backend.truncate(...words),
       flush: () => this.#flush(),
     };
-    this.guest = new TrackedGuest(device, this.reference);
+    this.follow(
+      new ReferenceDisk({
+        lengthBytes: config.lengthBytes,
+        content: initialContent(config),
+        ...(trace === undefined ? {} : { trace }),
+      }),
+    );
+  }
+
+  /** From here on this model is told what happens. */
+  follow(reference) {
+    this.reference = reference;
+    this.guest = new TrackedGuest(this.#device, reference);
   }
 
   /** Runs the list to its end, or to the first violation. */
@@ -65,8 +73,8 @@ export class GuestRun {
         this.stack.file.inject(operation.fault);
         continue;
       }
-      if (operation.kind === "cycle") await this.rest();
-      const done = this.#attempt(operation.kind, () => this.#start(operation)).then(() => {
+      if (this.needsRest(operation)) await this.rest();
+      const done = this.#attempt(operation, () => this.start(operation)).then(() => {
         this.#inFlight.delete(done);
       });
       this.#inFlight.add(done);
@@ -77,20 +85,39 @@ export class GuestRun {
     await this.rest();
   }
 
+  /** Whether an operation begins only when nothing is in flight. */
+  needsRest({ kind }) {
+    return kind === "cycle";
+  }
+
+  /** Compares what lies in the file with the model: after a clean end exactly, otherwise as after a crash. */
+  accept({ bytes }, { isClean, position = this.reference.now }) {
+    if (isClean) this.reference.check(bytes);
+    else this.reference.checkCrash(bytes, position);
+  }
+
+  /** The end of the image's time. */
+  close() {
+    return this.stack.close();
+  }
+
   /** Waits for what is in flight. */
   async rest() {
     await Promise.all(this.#inFlight);
   }
 
-  async #attempt(what, work) {
+  async #attempt(operation, work) {
     try {
       await work();
     } catch (error) {
-      if (!this.#isAllowed(error)) this.violation ??= new Violation(what, error);
+      if (!this.isAllowed(error, operation)) {
+        this.violation ??= new Violation(operation.kind, error);
+      }
     }
   }
 
-  #isAllowed(error) {
+  /** Whether an operation may fail like this. */
+  isAllowed(error) {
     if (!(error instanceof BlockError)) return false;
     if (error.code === "ENOTSUP" && error.op?.includes("zero")) return true;
     if (error.code === "ENODEFAILED") return this.armed && this.stack.hasFailed;
@@ -104,13 +131,14 @@ export class GuestRun {
     if (hadFailed) throw new Violation("a flush succeeded after the node, or the disk, had failed");
   }
 
-  async #start(operation) {
+  /** Carries an operation out. */
+  async start(operation) {
     const { guest, stack } = this;
     const { kind } = operation;
     if (kind === "flush") return guest.flush();
     if (kind === "cache") return stack.setCache(operation.mode);
     if (kind === "cycle") return this.#cycle();
-    if (kind === "grow") return this.#grow(operation.length);
+    if (kind === "grow") return this.#grow(operation);
     const disk = stack.backend.lengthBytes;
     const { offset } = operation;
     if (offset >= disk) return;
@@ -135,12 +163,12 @@ export class GuestRun {
     }
   }
 
-  async #grow(bytes) {
+  async #grow({ length, preallocation = "off" }) {
     const { stack, reference } = this;
-    const lengthBytes = Math.max(stack.backend.lengthBytes + bytes, reference.lengthBytes);
+    const lengthBytes = Math.max(stack.backend.lengthBytes + length, reference.lengthBytes);
     // A longer backing file must not show through.
     const zeroWrite = (stack.config.backingBytes ?? 0) > stack.backend.lengthBytes;
-    await this.guest.grow(lengthBytes, { zeroWrite });
+    await this.guest.grow(lengthBytes, { zeroWrite, preallocation });
   }
 
   async #cycle() {
@@ -153,7 +181,7 @@ export class GuestRun {
     try {
       await this.stack.open();
     } catch (error) {
-      if (!this.#isAllowed(error)) throw error;
+      if (!this.isAllowed(error, { kind: "cycle" })) throw error;
       // Whoever opens a disk that fails tries again.
       this.stack.file.clearFaults();
       await this.stack.open();

@@ -1,12 +1,20 @@
 // One seed from its number to its verdict, and a failure to its shortest list.
 import { shrinkList } from "@blocklayer/conformance/shrink";
-import { configOf } from "./config.mjs";
+import { configOf, isCrashes, isUpkeep } from "./config.mjs";
 import { runCrashes } from "./crash-run.mjs";
 import { operationsOf, simplerOperations } from "./operations.mjs";
 import { QemuJudge } from "./qemu.mjs";
 import { runSchedule } from "./schedule-run.mjs";
+import { servicePlanOf } from "./service-plan.mjs";
+import { runService } from "./service-run.mjs";
+import { upkeepOperationsOf } from "./upkeep-operations.mjs";
 
-const OPERATIONS = { schedules: 48, crashes: 32 };
+const OPERATIONS = {
+  schedules: 48,
+  crashes: 32,
+  "upkeep-schedules": 40,
+  "upkeep-crashes": 24,
+};
 /** Runs that shrinking a list may take. */
 const MAX_SHRINK_RUNS = 250;
 
@@ -22,6 +30,8 @@ const MAX_SHRINK_RUNS = 250;
  * @property {number} [failedNodes]
  * @property {number} [states]
  * @property {number} [goneOn]
+ * @property {number} [repaired]
+ * @property {number} [cutOff] - states of repairs that were cut off
  * @property {number} [judged] - by qemu-img check
  * @property {number} [converted] - by qemu-img convert, and compared
  *
@@ -35,15 +45,17 @@ const MAX_SHRINK_RUNS = 250;
 
 /** Faults of a seed: most schedules have some, a crash alone is trouble enough for most. */
 function faultCount(mode, seed) {
-  if (mode === "schedules") return seed % 4;
+  if (!isCrashes(mode)) return seed % 4;
   return seed % 3 === 0 ? 1 + (seed % 2) : 0;
 }
 
 /** What a seed stands for. */
 export function planOf(mode, seed) {
+  if (mode === "service-crashes") return servicePlanOf(seed);
   const config = configOf(mode, seed);
   const amount = { count: OPERATIONS[mode], faults: faultCount(mode, seed) };
-  return { config, operations: operationsOf(config, amount) };
+  const listOf = isUpkeep(mode) ? upkeepOperationsOf : operationsOf;
+  return { config, operations: listOf(config, amount) };
 }
 
 /**
@@ -75,15 +87,16 @@ export async function runJob(job, onRun = () => undefined) {
  * @throws Violation
  */
 export async function runPlan(mode, config, operations, { qemuEvery, seed = 0 } = {}) {
-  if (mode === "schedules") {
+  if (!isCrashes(mode)) {
     const { completions, failed } = await runSchedule(config, operations);
     return { completions, failedNodes: failed ? 1 : 0 };
   }
+  if (mode === "service-crashes") return await runService(config, operations);
   const judge = qemuEvery === undefined ? undefined : new QemuJudge(config);
   try {
-    const onState = async (state, bytes) => {
+    const onState = async (state, found) => {
       if (judge !== undefined && (state.index * 31 + seed * 7919) % qemuEvery === 0)
-        await judge.judge(state, bytes);
+        await judge.judge(state, found);
     };
     return { ...(await runCrashes(config, operations, { onState })), ...judge?.totals };
   } finally {

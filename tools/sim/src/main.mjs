@@ -2,18 +2,22 @@
 // Simulates seeds from the command line: see README.md. Exit status: 0 all held, 1 a violation, 2 a wrong word.
 import { availableParallelism } from "node:os";
 import { parseArgs } from "node:util";
-import { describeConfig } from "./config.mjs";
+import { describeConfig, isCrashes } from "./config.mjs";
 import { DEFECTS } from "./defects.mjs";
 import { planOf } from "./job.mjs";
 import { hasQemuImg } from "./qemu.mjs";
 import { reportOf } from "./report.mjs";
 import { simulate, summaryOf } from "./simulate.mjs";
 
+const MODES = ["schedules", "crashes", "upkeep-schedules", "upkeep-crashes", "service-crashes"];
+
 const HELP = `usage: npm run sim -- MODE [options]
 
 MODE
   schedules        requests side by side in a seeded order, with faults
   crashes          every state that a power failure may leave of a run
+  upkeep-schedules, upkeep-crashes    the same, with snapshots, bitmaps, other lengths, other options and repairs
+  service-crashes  crashes of jobs over whole images: commit, rebase, create
   teeth            deliberate defects, each of which must be caught
 options
   --seeds A..B     these seeds (schedules: 1..1000 by default)
@@ -64,8 +68,8 @@ function parse(words) {
   });
   if (values.help) return undefined;
   const [mode, ...others] = positionals;
-  if (!["schedules", "crashes", "teeth"].includes(mode ?? "") || others.length > 0) {
-    throw new Error("the first word is schedules, crashes or teeth");
+  if (![...MODES, "teeth"].includes(mode ?? "") || others.length > 0) {
+    throw new Error(`the first word is one of ${MODES.join(", ")}, teeth`);
   }
   if (values.defect !== undefined && DEFECTS[values.defect] === undefined) {
     throw new Error(`there is no defect '${values.defect}'`);
@@ -102,10 +106,10 @@ function rangeOf(text) {
 async function run(wish) {
   const { mode, seed, defect, keepGoing } = wish;
   if (seed !== undefined) printPlan(mode, seed);
-  const isCrashes = mode === "crashes";
+  const hasStates = isCrashes(mode);
   const states =
-    isCrashes && wish.seeds === undefined ? (wish.states ?? DEFAULT_STATES) : wish.states;
-  const seeds = wish.seeds ?? (isCrashes ? undefined : DEFAULT_SEEDS);
+    hasStates && wish.seeds === undefined ? (wish.states ?? DEFAULT_STATES) : wish.states;
+  const seeds = wish.seeds ?? (hasStates ? undefined : DEFAULT_SEEDS);
   const sum = await simulate({
     ...wish,
     ...(seeds === undefined ? {} : { seeds }),
@@ -123,13 +127,14 @@ async function run(wish) {
 }
 
 function qemuShare({ mode, qemu, seeds = 1 }, states = seeds * 200) {
-  if (mode !== "crashes" || qemu === 0 || !hasQemuImg()) return {};
+  if (!isCrashes(mode) || qemu === 0 || !hasQemuImg()) return {};
   return { qemuEvery: Math.max(1, Math.floor(states / qemu)) };
 }
 
 function printPlan(mode, seed) {
   const { config, operations } = planOf(mode, seed);
-  console.log(`${describeConfig(config)}\n${JSON.stringify(config)}`);
+  if (config.service === undefined) console.log(describeConfig(config));
+  console.log(JSON.stringify(config));
   for (const operation of operations) console.log(JSON.stringify(operation));
 }
 

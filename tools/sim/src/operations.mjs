@@ -3,9 +3,11 @@ import { stampedBytes, Random } from "@blocklayer/sim";
 
 /**
  * @typedef {object} Operation - offsets and lengths in bytes; what does not fit the disk is cut when it runs
- * @property {"write" | "compressed" | "zeroes" | "discard" | "read" | "flush" | "grow" | "cache" | "cycle" | "fault"} kind
+ * @property {"write" | "compressed" | "zeroes" | "discard" | "read" | "flush" | "grow" | "cache" | "cycle" | "fault"} kind -
+ *   or one of upkeep-operations.mjs
  * @property {number} [offset]
  * @property {number} [length] - of a `grow`: how much longer
+ * @property {"off" | "metadata" | "falloc" | "full"} [preallocation] - of a `grow`
  * @property {number} [tag] - which write it is: its data says so
  * @property {number} [noise] - how many bytes of each sector are incompressible, 0 to 512
  * @property {boolean} [fua]
@@ -129,7 +131,11 @@ function playPhrase(config, list) {
 }
 
 function operation(config, random, hot, tag) {
-  const kind = random.pick(MOODS[config.mood]);
+  return guestOperation(random.pick(MOODS[config.mood]), config, random, hot, tag);
+}
+
+/** A request of the guest, or what its user does between two. */
+export function guestOperation(kind, config, random, hot, tag) {
   const wait = config.maxInFlight === 1 || random.oneIn(4);
   switch (kind) {
     case "write":
@@ -184,7 +190,7 @@ function wholeClusters(config, random, hot) {
 }
 
 /** @returns {import("@blocklayer/sim").Fault} */
-function faultOf(random) {
+export function faultOf(random) {
   const kind = random.pick(FAULT_KINDS);
   const times = random.oneIn(4) ? random.between(2, 12) : 1;
   const code = random.oneIn(3) ? "ENOSPC" : "EIO";
@@ -236,7 +242,8 @@ export function simplerOperations(/** @type {Operation} */ one) {
   return ways;
 }
 
-function weighted(weights) {
+/** Each name as often as its weight says. */
+export function weighted(weights) {
   return Object.entries(weights).flatMap(([name, weight]) =>
     Array.from({ length: weight }, () => name),
   );

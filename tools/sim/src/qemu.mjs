@@ -1,15 +1,18 @@
 // The real qemu-img as a second judge of what a crash left.
 import { execFile, spawnSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { Violation } from "./guest-run.mjs";
-import { BACKING_NAME, backingContent } from "./stack.mjs";
+import { backingContent, DATA_NAME } from "./stack.mjs";
+import { BACKING_NAMES } from "./upkeep-operations.mjs";
 
 /** One image in so many is converted as well, and compared with what we read. */
 const CONVERT_EVERY = 8;
 /** `qemu-img check`: 0 all is well, 3 only leaks. */
 const ACCEPTED = [0, 3];
+/** Corruptions: where refcounts were put off, or flags wait for a repair. */
+const CORRUPT = 2;
 
 /** Whether qemu-img is here. With BLOCKLAYER_REQUIRE_QEMU its absence is an error. */
 export function hasQemuImg() {
@@ -26,37 +29,64 @@ export class QemuJudge {
 
   /** @param {import("./config.mjs").SimConfig} config */
   constructor(config) {
+    this.config = config;
     const backing = backingContent(config);
-    if (backing !== undefined) writeFileSync(join(this.#folder, BACKING_NAME), backing);
+    if (backing === undefined) return;
+    for (const name of config.upkeep === undefined ? BACKING_NAMES.slice(0, 1) : BACKING_NAMES) {
+      mkdirSync(dirname(join(this.#folder, name)), { recursive: true });
+      writeFileSync(join(this.#folder, name), backing);
+    }
   }
 
   /** Writes a state to a file and has it judged. @throws Violation */
-  async judge(state, bytes) {
+  async judge(state, { bytes, snapshots = [], dirty = false, hasWrongFlags = false }) {
     const image = join(this.#folder, "crashed.qcow2");
     writeFileSync(image, state.bytes);
-    const check = await run("qemu-img", ["check", "-f", "qcow2", image]);
-    if (!ACCEPTED.includes(check.status)) {
+    if (this.config.dataFile !== undefined) {
+      writeFileSync(join(this.#folder, DATA_NAME), state.bytesOf(1));
+    }
+    const check = await this.#run(["check", "-f", "qcow2", image]);
+    const isAccepted = ACCEPTED.includes(check.status);
+    if (!isAccepted && !(check.status === CORRUPT && (dirty || hasWrongFlags))) {
       throw new Violation(`qemu-img check ends with ${check.status}:\n${check.output}`);
     }
     this.totals.judged++;
     if (this.totals.judged % CONVERT_EVERY !== 1) return;
-    const raw = join(this.#folder, "crashed.raw");
-    const convert = await run("qemu-img", ["convert", "-f", "qcow2", "-O", "raw", image, raw]);
-    if (convert.status !== 0) throw new Violation(`qemu-img convert: ${convert.output}`);
-    if (!readFileSync(raw).equals(bytes)) throw new Violation("qemu-img convert reads other bytes");
+    const shown = await this.#convert(image, []);
+    if (!shown.equals(bytes)) throw new Violation("qemu-img convert reads other bytes");
+    const snapshot = snapshots.at(-1);
+    if (snapshot !== undefined) {
+      // It shows a snapshot at the length of the disk.
+      const { name, bytes: expected } = snapshot;
+      const found = await this.#convert(image, ["-l", `snapshot.name=${name}`]);
+      const end = Math.min(expected.length, found.length);
+      if (!found.subarray(0, end).equals(expected.subarray(0, end))) {
+        throw new Violation(`qemu-img convert reads other bytes of snapshot '${name}'`);
+      }
+    }
     this.totals.converted++;
+  }
+
+  async #convert(image, words) {
+    const raw = join(this.#folder, "crashed.raw");
+    const all = ["convert", "-f", "qcow2", "-O", "raw", ...words, image, raw];
+    const convert = await this.#run(all);
+    if (convert.status !== 0) throw new Violation(`qemu-img convert: ${convert.output}`);
+    return readFileSync(raw);
+  }
+
+  /** In the folder of the images: the name of a data file counts from where qemu-img runs. */
+  #run(words) {
+    return new Promise((resolve) => {
+      const options = { maxBuffer: 2 ** 26, cwd: this.#folder };
+      execFile("qemu-img", words, options, (error, stdout, stderr) => {
+        const status = error === null ? 0 : typeof error.code === "number" ? error.code : -1;
+        resolve({ status, output: `${stdout}${stderr}` });
+      });
+    });
   }
 
   dispose() {
     rmSync(this.#folder, { recursive: true, force: true });
   }
-}
-
-function run(program, words) {
-  return new Promise((resolve) => {
-    execFile(program, words, { maxBuffer: 2 ** 26 }, (error, stdout, stderr) => {
-      const status = error === null ? 0 : typeof error.code === "number" ? error.code : -1;
-      resolve({ status, output: `${stdout}${stderr}` });
-    });
-  });
 }

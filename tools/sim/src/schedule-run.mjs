@@ -1,10 +1,10 @@
 // One seed of `schedules`: requests beside each other, in the scheduler's order, with faults; then everything that must
 // hold afterwards.
 import { BlockError } from "@blocklayer/bytes";
-import { SimDisk } from "@blocklayer/sim";
 import { atOnce } from "./at-once.mjs";
-import { GuestRun, Violation } from "./guest-run.mjs";
-import { asViolation, Inspector } from "./inspect.mjs";
+import { Violation } from "./guest-run.mjs";
+import { asViolation, disksOf } from "./inspect.mjs";
+import { inspectorOf, runOf } from "./kinds.mjs";
 import { createImage, Stack } from "./stack.mjs";
 
 const SECTOR = 512;
@@ -19,7 +19,7 @@ const SECTOR = 512;
  */
 export async function runSchedule(config, operations) {
   const stack = new Stack(config, await createImage(config));
-  const run = new GuestRun(stack);
+  const run = runOf(stack);
   const end = await schedule(stack, async () => {
     await run.run(operations);
     return run.ended ? { clean: false, failed: true } : finish(run);
@@ -55,7 +55,7 @@ async function finish(run) {
   }
   const wroteCompressed = stack.statistics.compressedWrites > 0;
   const flushed = await succeeds(() => run.guest.flush(), failed);
-  const closed = await succeeds(() => stack.close(), failed);
+  const closed = await succeeds(() => run.close(), failed);
   return { clean: !failed && flushed && closed, failed, wroteCompressed };
 }
 
@@ -80,23 +80,25 @@ function refuseLeftovers(stack) {
 
 /** What lies on the disk now, and what a power failure would leave of it. */
 async function judge(run, { clean, wroteCompressed }) {
-  const { stack, reference, armed, mayLeak } = run;
-  const { file, config } = stack;
+  const { stack, armed, mayLeak } = run;
+  const { file, data, config } = stack;
   // Readers of compressed data take whole sectors.
   if (clean && wroteCompressed && file.lengthBytes % SECTOR !== 0) {
     throw new Violation(`the file ends within a sector, at ${file.lengthBytes}`);
   }
-  const inspector = new Inspector(config);
+  const inspector = inspectorOf(config);
   let most = 0;
-  for (const [what, content] of [
-    ["the file", file.bytes],
-    ["what is durable of the file", file.durable],
+  for (const { what, content } of [
+    { what: "the file", content: { file: file.bytes, data: data?.bytes } },
+    {
+      what: "what is durable of the file",
+      content: { file: file.durable, data: data?.durable },
+    },
   ]) {
     try {
-      const disk = new SimDisk({ content, volatileCache: false });
-      const { bytes, leaks } = await atOnce(() => inspector.look(disk));
-      if (clean) reference.check(bytes);
-      else reference.checkCrash(bytes);
+      const found = await atOnce(() => inspector.look(disksOf(content)));
+      const { leaks } = found;
+      run.accept(found, { isClean: clean });
       if (!armed && leaks > 0) throw new Violation(`${leaks} clusters leak, and nothing failed`);
       if (clean && !mayLeak && !stack.failedToName && leaks > 0) {
         throw new Violation(

@@ -1,4 +1,5 @@
 // Many seeds, counted: what the command line, the tests and CI share.
+import { isCrashes } from "./config.mjs";
 import { runPool } from "./pool.mjs";
 
 /**
@@ -73,9 +74,10 @@ export function summaryOf(mode, /** @type {Sum} */ sum) {
   const { seeds, totals, failures, cutShort, milliseconds } = sum;
   const seconds = milliseconds / 1000;
   const words = [`${mode}: ${seeds} seeds`];
-  if (mode === "crashes") {
-    const { states = 0, goneOn = 0, judged = 0, converted = 0 } = totals;
+  if (isCrashes(mode)) {
+    const { states = 0, goneOn = 0, judged = 0, converted = 0, repaired = 0, cutOff = 0 } = totals;
     words.push(`${states} states`, `${goneOn} of them written to again`);
+    if (repaired > 0) words.push(`${repaired} repaired, ${cutOff} states of repairs cut off`);
     if (judged > 0) words.push(`${judged} checked by qemu-img, ${converted} converted`);
     words.push(`${Math.round(states / seconds)} states/s`);
   } else {

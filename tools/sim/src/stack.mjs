@@ -2,7 +2,13 @@
 import { directChild, parseOptions } from "@blocklayer/block-api";
 import { BlockGraph } from "@blocklayer/block-graph";
 import { IoVector } from "@blocklayer/bytes";
-import { createOptions, createQcow2, openQcow2, qcow2DriverWith } from "@blocklayer/qcow2";
+import {
+  createOptions,
+  createQcow2,
+  openQcow2,
+  qcow2Driver,
+  qcow2DriverWith,
+} from "@blocklayer/qcow2";
 import { Random, SimDisk, SimScheduler, stampedBytes } from "@blocklayer/sim";
 import { simCodec } from "./codec.mjs";
 
@@ -13,6 +19,8 @@ export const BACKING_TAG = 0xbac;
 export const PREFILL_TAG = 0xf11;
 /** What the image calls its backing file. */
 export const BACKING_NAME = "backing.raw";
+/** What the image calls its external data file. */
+export const DATA_NAME = "data.raw";
 
 /** Requests of guest data, by what the driver says before them. */
 const DATA_EVENTS = new Set(["read_aio", "write_aio", "write_compressed", "cow_read", "cow_write"]);
@@ -28,13 +36,20 @@ export function backingContent(/** @type {import("./config.mjs").SimConfig} */ c
 }
 
 /**
+ * @typedef {object} ImageBytes - what an image is made of
+ * @property {Uint8Array} file
+ * @property {Uint8Array} [data] - its external data file
+ */
+
+/**
  * An empty image.
  *
  * @param {import("./config.mjs").SimConfig} config
- * @returns {Promise<Uint8Array>}
+ * @returns {Promise<ImageBytes>}
  */
 export async function createImage(config) {
   const disk = new SimDisk({ volatileCache: false });
+  const data = config.dataFile === undefined ? undefined : new SimDisk({ volatileCache: false });
   const given = {
     size: config.lengthBytes,
     cluster_size: config.clusterSize,
@@ -43,15 +58,24 @@ export async function createImage(config) {
     ...(config.backingBytes === undefined
       ? {}
       : { backing_file: BACKING_NAME, backing_fmt: "raw" }),
+    ...(config.extendedL2 ? { extended_l2: true } : {}),
+    ...(config.lazyRefcounts ? { lazy_refcounts: true } : {}),
+    ...(data === undefined
+      ? {}
+      : { data_file: DATA_NAME, data_file_raw: config.dataFile === "raw" }),
   };
   const file = directChild(disk);
-  await createQcow2({ file, options: parseOptions(createOptions, given, "qcow2") });
+  await createQcow2({
+    file,
+    ...(data === undefined ? {} : { dataFile: directChild(data) }),
+    options: parseOptions(createOptions, given, "qcow2"),
+  });
   if (config.prefillBytes !== undefined) {
     const image = await openQcow2({ file });
     await image.writev(0, IoVector.of(initialContent(config).subarray(0, config.prefillBytes)));
     await image.close();
   }
-  return disk.bytes;
+  return { file: disk.bytes, ...(data === undefined ? {} : { data: data.bytes }) };
 }
 
 /** What the guest finds at first: what was prefilled, the backing file's bytes, zeroes. */
@@ -109,7 +133,7 @@ export class Stack {
 
   /**
    * @param {import("./config.mjs").SimConfig} config
-   * @param {Uint8Array} image
+   * @param {ImageBytes} image
    * @param {import("@blocklayer/sim").Trace} [trace]
    */
   constructor(config, image, trace) {
@@ -120,12 +144,14 @@ export class Stack {
       ? new SimScheduler({ seed, settle, maxCompletions: MAX_COMPLETIONS })
       : undefined;
     const delays = new Random(seed * 16 + 6);
-    const content = new Uint8Array(Math.ceil(image.length / alignment) * alignment);
-    content.set(image);
+    const padded = (bytes) => {
+      const content = new Uint8Array(Math.ceil(bytes.length / alignment) * alignment);
+      content.set(bytes);
+      return content;
+    };
+    const content = padded(image.file);
     const isFull = () => config.spaceBytes !== undefined && !this.spaceIsBack;
-    this.file = new SimDisk({
-      content,
-      name: "file",
+    const disk = {
       limits: { requestAlignment: alignment, memoryAlignment: alignment },
       discards: config.discards,
       ...(trace === undefined ? {} : { trace }),
@@ -133,10 +159,20 @@ export class Stack {
       ...(latency === undefined
         ? {}
         : { latency: () => (delays.oneIn(latency.oneIn) ? delays.between(1, latency.most) : 0) }),
+    };
+    this.file = new SimDisk({
+      ...disk,
+      content,
+      name: "file",
       get maxLengthBytes() {
         return isFull() ? content.length + config.spaceBytes : Number.POSITIVE_INFINITY;
       },
     });
+    /** The external data file, if the image has one. */
+    this.data =
+      image.data === undefined
+        ? undefined
+        : new SimDisk({ ...disk, content: padded(image.data), name: "data" });
     if (config.holds !== undefined) this.#listen(config.holds);
     this.codec = simCodec(this.scheduler, (payload) => this.#payloads.push(payload));
     this.#watchWrites();
@@ -179,11 +215,13 @@ export class Stack {
   async open(cacheMode = this.config.compressedCache) {
     const protocol = (name, open) => ({ name, kind: "protocol", openOptions: {}, open });
     const backing = backingContent(this.config);
+    const again = (disk) => () => {
+      disk.restart();
+      return disk;
+    };
     const drivers = [
-      protocol("sim", () => {
-        this.file.restart();
-        return this.file;
-      }),
+      protocol("sim", again(this.file)),
+      ...(this.data === undefined ? [] : [protocol("sim-data", again(this.data))]),
       protocol(
         "sim-backing",
         () => new SimDisk({ content: backing, readOnly: true, name: "backing" }),
@@ -195,6 +233,7 @@ export class Stack {
     this.backend = await this.#graph.open({
       driver: "qcow2",
       file: { driver: "sim" },
+      ...(this.data === undefined ? {} : { "data-file": { driver: "sim-data" } }),
       backing: backing === undefined ? null : { driver: "sim-backing" },
       ...openOptionsOf(this.config),
       "compressed-write-cache": cacheMode,
@@ -212,9 +251,27 @@ export class Stack {
     return this.#graph.close();
   }
 
+  /** Hands the disk over to another process, and takes it back: the other one has done nothing. */
+  async handOver() {
+    await this.#graph.inactivateAll();
+    await this.#graph.activateAll();
+  }
+
+  /** Changes options of the format. Requires: nothing is in flight. */
+  amend(options) {
+    const values = parseOptions(qcow2Driver.amendOptions, options, "qcow2");
+    return this.backend.root.driver.amend(values);
+  }
+
+  /** Gives the backing file another name; its content stays. Requires: nothing is in flight. */
+  renameBacking(filename) {
+    return this.backend.root.driver.changeBacking({ filename, format: "raw" });
+  }
+
   /** No flush may succeed any more: the node says so, or it must, since what it was given is lost [C17]. */
   get hasFailed() {
-    return this.file.hasLostWrites || this.#lostCompressed || this.statistics.failed === true;
+    const hasLost = this.file.hasLostWrites || this.data?.hasLostWrites === true;
+    return hasLost || this.#lostCompressed || this.statistics.failed === true;
   }
 
   /** The driver's own view of itself: locks, requests, failure. */

@@ -63,6 +63,50 @@ describe("planOf()", () => {
   });
 });
 
+test("planOf() must reach every change of the whole image within some hundred seeds", () => {
+  const seen = new Set<string>();
+  for (let seed = 1; seed <= 300; seed++) {
+    const { config, operations } = planOf("upkeep-crashes", seed);
+    for (const [name, value] of Object.entries(config)) seen.add(`${name} ${value}`);
+    for (const { kind, action, fix, preallocation, options = {} } of operations) {
+      seen.add([kind, action, fix, preallocation].filter((word) => word !== undefined).join(" "));
+      for (const [name, value] of Object.entries(options)) seen.add(`${name} ${String(value)}`);
+    }
+    const service = planOf("service-crashes", seed);
+    seen.add(service.config.service);
+  }
+  const wanted = [
+    ...["snapshots", "bitmaps", "lengths", "options", "all"].map((word) => `upkeep ${word}`),
+    "extendedL2 true",
+    "lazyRefcounts true",
+    "dataFile raw",
+    "dataFile plain",
+    "version 2",
+    ...["create", "apply", "delete"].map((action) => `snapshot ${action}`),
+    ...["add", "remove", "clear", "enable", "disable", "merge", "store"].map(
+      (action) => `bitmap ${action}`,
+    ),
+    ...["off", "metadata", "falloc", "full"].map((mode) => `grow ${mode}`),
+    "shrink",
+    "rename",
+    "check",
+    "check leaks",
+    "check all",
+    "handover",
+    "cycle",
+    "fault",
+    "compat 0.10",
+    "compat 1.1",
+    "lazy_refcounts true",
+    "refcount_bits 1",
+    "refcount_bits 64",
+    "commit",
+    "rebase",
+    "create",
+  ];
+  expect(wanted.filter((one) => !seen.has(one))).toEqual([]);
+});
+
 test("dataOf() must give the same bytes for a part as for the whole", () => {
   const operation = { kind: "write", tag: 9, noise: 300 } as const;
   const whole = dataOf(operation, 1024, 4096);

@@ -20,6 +20,32 @@ test("saved seeds of crashes must hold", async () => {
   expect(totals.states).toBeGreaterThan(50 * list.length);
 });
 
+test.each(["upkeep-schedules", "upkeep-crashes"] as const)(
+  "saved seeds of %s must hold",
+  async (mode) => {
+    const list = savedSeeds(mode);
+    const { seeds } = await mustHold({ mode, first: 1, list });
+    expect(seeds).toBe(list.length);
+  },
+);
+
+test("a batch of schedules with changes of the whole image must hold", async () => {
+  const { totals } = await mustHold({ mode: "upkeep-schedules", first: 200, seeds: 30 });
+  expect(totals.completions).toBeGreaterThan(1500);
+});
+
+test("a batch of crash states with changes of the whole image must hold", async () => {
+  const { totals } = await mustHold({ mode: "upkeep-crashes", first: 300, states: 1200 });
+  expect(totals.goneOn).toBeGreaterThan(8);
+  expect(totals.repaired).toBeGreaterThan(20);
+  expect(totals.cutOff).toBeGreaterThan(10);
+});
+
+test("a batch of crash states of jobs over whole images must hold", async () => {
+  const { totals } = await mustHold({ mode: "service-crashes", first: 1, seeds: 24 });
+  expect(totals.states).toBeGreaterThan(400);
+});
+
 test("a batch of schedules with faults must end, hold what it was told to, and leave no lock", async () => {
   const { totals } = await mustHold({ mode: "schedules", first: 1, seeds: 40 });
   expect(totals.completions).toBeGreaterThan(2000);
