@@ -10,7 +10,8 @@ const SECTOR = 512;
  * Some fields of a qcow2 header.
  *
  * @param {string} path
- * @returns {{version: number, clusterBytes: number, lengthBytes: number, hasDataFile: boolean}} the length is the disk's
+ * @returns {{version: number, clusterBytes: number, lengthBytes: number, hasDataFile: boolean, hasBacking: boolean}} the
+ *   length is the disk's
  */
 export function headerOf(path) {
   const bytes = Buffer.alloc(80);
@@ -24,7 +25,9 @@ export function headerOf(path) {
   const version = bytes.readUInt32BE(4);
   // Bit 2 of the incompatible features, of which the last byte has the lowest.
   const hasDataFile = version >= 3 && (bytes.readUInt8(79) & 4) !== 0;
-  return { version, clusterBytes: 2 ** bytes.readUInt32BE(20), lengthBytes, hasDataFile };
+  const hasBacking = bytes.readBigUInt64BE(8) !== 0n;
+  const clusterBytes = 2 ** bytes.readUInt32BE(20);
+  return { version, clusterBytes, lengthBytes, hasDataFile, hasBacking };
 }
 
 /** Where the cluster ends that a disk's end cuts. */
