@@ -19,7 +19,7 @@ function timed(words: string, more: Omit<GoldenCase, "words"> = {}): GoldenCase 
 }
 
 export const BENCH_CASES: readonly GoldenCase[] = [
-  timed("bench data.qcow2"),
+  timed("bench -s 0 data.qcow2"),
   timed("bench -c 300 -d 8 -s 64k data.qcow2"),
   timed("bench -c 0x10 -d 1 -o 1M -S 68k -f raw data.raw"),
   timed("bench -c 10 -S 0 -s 8k data.qcow2"),
