@@ -388,6 +388,37 @@ export const DEFECTS = {
     find: "await this.externalData?.child.flush();",
     put: "",
   },
+  "magic-too-early": {
+    rule: "C1",
+    what: "a new image has its magic before it is in the file",
+    mode: "service-crashes",
+    seeds: 60,
+    module: "@blocklayer/qcow2/create.js",
+    find: "    await file.flush(io);\n    await file.writev(0, IoVector.of(magic), io);",
+    put: "    await file.writev(0, IoVector.of(magic), io);",
+  },
+  "commit-empties-first": {
+    rule: "C1",
+    what: "an overlay is emptied before its base holds what it held",
+    mode: "service-crashes",
+    seeds: 20,
+    quick: true,
+    module: "@blocklayer/image/commit/commit-image.js",
+    find: "await writeLayers(layers.toReversed(), target, options);",
+    put: `const held = await top.read(0, top.lengthBytes);
+            await top.root.driver.makeEmpty();
+            await top.flush();
+            await target.write(0, held.subarray(0, target.lengthBytes));`,
+  },
+  "rebase-keeps-nothing": {
+    rule: "C1",
+    what: "an image is put on another base without what only the old one had",
+    mode: "service-crashes",
+    seeds: 20,
+    module: "@blocklayer/image/rebase/rebase-image.js",
+    find: "await keepContent(disk, base, options);",
+    put: "",
+  },
 };
 
 /** Takes the safeguard out of every module that is loaded from here on. */

@@ -79,6 +79,8 @@ export class UpkeepRun extends GuestRun {
       case "grow":
       case "shrink":
         if (code !== "ENOTSUP") return false;
+        // An inconsistent bitmap cannot follow.
+        if (this.model.marksMayStay) return true;
         if (hasData && (kind === "shrink" || preallocation !== "off")) return true;
         return version.now === 2 && hasSnapshots;
       case "amend": {
