@@ -117,7 +117,10 @@ async function preallocateNew(
   await flushToOs(image);
 }
 
-/** Opens an image that has no magic yet. Its refcounts are not lazy now: it is to be clean when it is made. */
+/**
+ * Opens an image that has no magic yet. Its refcounts are not lazy now: it is to be clean when it is made. Slices are
+ * whole L2 tables, as QEMU's are: they bound what is placed in one run.
+ */
 async function openNew(
   file: BlockChild,
   header: Qcow2Header,
@@ -129,7 +132,14 @@ async function openNew(
     dataFile,
     backing: undefined,
     readOnly: false,
-    options: parseOptions(openOptions, { "lazy-refcounts": false }, "qcow2"),
+    options: parseOptions(
+      openOptions,
+      {
+        "lazy-refcounts": false,
+        "l2-cache-entry-size": 2 ** header.clusterBits,
+      },
+      "qcow2",
+    ),
   });
   await prepareForWriting(image);
   return image;

@@ -263,6 +263,7 @@ describeWithQemu("preallocation and the real qemu-img", () => {
     "cluster_size=64k",
     "cluster_size=512",
     "cluster_size=4k,refcount_bits=64",
+    "cluster_size=16k,refcount_bits=64",
     "cluster_size=2M,compat=0.10",
   ])(
     "metadata must make the same bytes: %s",

@@ -31,8 +31,8 @@ import { readGuest } from "./read.js";
 import { withClusters, writeGuest } from "./write.js";
 import { mapOnce } from "./zero.js";
 
-/** One part is at most so long, as a guest's longest write. */
-const MAX_PART_BYTES = 2 ** 30;
+/** Whole clusters of one part are at most so long, as in QEMU, where an int counts them. */
+const MAX_PART_BYTES: number = 2 ** 31 - 1;
 
 /**
  * Gives every cluster of a range a place.
@@ -60,7 +60,7 @@ export async function preallocate(
   for (let at = first; at < end; ) {
     options.signal?.throwIfAborted();
     const from = at;
-    const length = Math.min(end - from, MAX_PART_BYTES);
+    const length = Math.min(end - from, alignDown(MAX_PART_BYTES, clusterSize));
     const part = await withClusters(image, from, 1, options.signal, () =>
       placePart(image, from, length, file),
     );

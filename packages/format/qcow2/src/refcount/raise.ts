@@ -3,7 +3,8 @@
  *
  * Above: allocate.ts. Below: search.ts, stored.ts, grow.ts, order.ts.
  *
- * A new block takes the next free cluster. It counts itself when that cluster lies in its own range;
+ * A new block takes the next free cluster, but none of its run in front of its own range, as in QEMU, which has
+ * counted those by then. It counts itself when its cluster lies in its own range;
  * otherwise the block that is responsible counts it, and must exist first: the two functions call each
  * other, at most three deep, since some block in the chain counts itself.
  *
@@ -43,7 +44,7 @@ export async function raiseRefcounts(
   for (let index = Math.floor(first / entries); index * entries < first + count; index++) {
     if (refcountTable.blockOffset(index) !== 0) continue;
     try {
-      await addRefcountBlock(image, Math.max(first, index * entries));
+      await addRefcountBlock(image, Math.max(first, index * entries), first);
     } finally {
       image.allocator.mayReuse(first);
     }
@@ -78,15 +79,25 @@ export async function raiseRefcounts(
  * Adds the refcount block that counts a cluster. Does nothing more than a part of that when another
  * block had to be added first: the caller searches again in either case.
  *
+ * @param runStart - the caller's run begins here: what lies between this and the cluster is not for the block
+ *
  * **After failure:** the block's cluster is free again and the cache has forgotten it; but when the file may
  * name it, it stays taken for as long as the image is open.
  */
-async function addRefcountBlock(image: Qcow2Image, cluster: ClusterIndex): Promise<void> {
+async function addRefcountBlock(
+  image: Qcow2Image,
+  cluster: ClusterIndex,
+  runStart: ClusterIndex,
+): Promise<void> {
   const { geometry, refcounts } = image;
   const { clusterSize, refcountBlockEntries } = geometry;
   const tableIndex = Math.floor(cluster / refcountBlockEntries);
   await image.event("refblock_alloc");
-  const newCluster = await findFree(image, 1);
+  let newCluster = await findFree(image, 1);
+  if (newCluster >= runStart && newCluster < cluster) {
+    image.allocator.cursor = cluster;
+    newCluster = await findFree(image, 1);
+  }
   const blockOffset = newCluster * clusterSize;
   const countsItself = Math.floor(newCluster / refcountBlockEntries) === tableIndex;
   if (!countsItself && !(await raiseRefcounts(image, newCluster, 1))) return;

@@ -3,7 +3,9 @@
  *
  * Above: open.ts. Below: metadata-cache.
  *
- * The defaults are QEMU's: enough for the whole disk up to 32 MiB; slices of 4 KiB.
+ * The default size is QEMU's: enough for the whole disk up to 32 MiB. Slices are of 4 KiB, QEMU's of a whole table: a random
+ * read loads less. But a slice also bounds what a write places in one run, so a file is QEMU's byte for byte as
+ * long as no request is longer than a slice maps (32 MiB with clusters of 64 KiB) and needs a refcount block.
  *
  * Source: QEMU's docs/qcow2-cache.txt.
  */
