@@ -7,11 +7,15 @@
 export const LOOSE = {
   /** Only host offsets differ. */
   strict: 0,
-  /** Made by a copy: neighbours in the disk may have places or not. */
+  /**
+   * Made by a copy: neighbours in the disk may have places or not. Or an end of the disk cut a cluster of it: what lies behind
+   * such an end blk zeroes, and a compressed cluster is plain then.
+   */
   placed: 1,
   /**
    * Zeroes went into a part of a cluster: over a backing file QEMU asks the whole chain, and the host's files for holes,
    * whether the rest is zero, too, and blk the next image; in subclusters beside a compressed cluster blk flags what QEMU writes.
+   * Or the cluster that the disk's end cuts lies in a data file: blk flags it where it is zero as a whole.
    */
   zeroed: 2,
   /**
@@ -82,7 +86,9 @@ export class Looseness {
         return;
       case "convert": {
         const source = this.of(images.at(-2) ?? last, true);
-        const isFine = source <= LOOSE.placed && !HAS_SMALL_UNITS.test(words.join());
+        // The words tell what units a target has, but for one that is there already.
+        const hasOwnUnits = words.includes("-n") || HAS_SMALL_UNITS.test(words.join());
+        const isFine = source <= LOOSE.placed && !hasOwnUnits;
         this.#levels.set(last, isFine ? LOOSE.placed : LOOSE.unknown);
         return;
       }
@@ -97,6 +103,11 @@ export class Looseness {
         if (words.some((word) => word.startsWith("--preallocation")))
           this.#raise(last, LOOSE.placed);
     }
+  }
+
+  /** A change of length, one of whose ends cuts a cluster. */
+  afterCut(image, hasDataFile) {
+    this.#raise(image, hasDataFile ? LOOSE.zeroed : LOOSE.placed);
   }
 
   #own(image) {

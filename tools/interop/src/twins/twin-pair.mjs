@@ -12,7 +12,7 @@ import {
   renameSync,
   rmSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { diskContent, Random, writeSparse } from "../content.mjs";
 import { qemuIoCommand } from "../guest-ops.mjs";
 import { blk, tryBlk, tryProgram } from "../programs.mjs";
@@ -70,6 +70,8 @@ export class TwinPair {
   #used = new Set();
   /** Clusters that were written since the image was made, by image; "all" where nobody counts. */
   #touched = new Map();
+  /** Whether `x.data` belongs to an image that took the place of another. */
+  #isDataAdopted = false;
 
   /** @param {string} folder */
   constructor(folder) {
@@ -123,6 +125,7 @@ export class TwinPair {
         if (existsSync(from.ours) && existsSync(from.theirs)) {
           renameSync(from.ours, to.ours);
           renameSync(from.theirs, to.theirs);
+          this.#isDataAdopted ||= headerOf(to.theirs).hasDataFile;
         }
         this.#touched.set(`@${step.to}`, "all");
         this.loose.afterAdoption(`@${step.from}`, `@${step.to}`);
@@ -204,6 +207,7 @@ export class TwinPair {
     const mayBeStale = words[0] === "resize" && words.some((word) => word.startsWith("--prealloc"));
     if (mayBeStale && ours.status === 0) this.#goOnFrom(this.ours, this.theirs);
     else if (words[0] === "resize") await this.#clearStale(step, oldLength);
+    if (words[0] === "resize") this.#loosenCut(step, oldLength);
     if (kept !== undefined && ours.status === 0) await this.#afterOldRebase(step, kept);
     if (words[0] === "measure") this.#compareMeasures(ours.stdout, theirs.stdout);
   }
@@ -232,6 +236,14 @@ export class TwinPair {
   #lengthOf(step) {
     const { theirs } = this.#pathsOf(step);
     return existsSync(theirs) ? headerOf(theirs).lengthBytes : 0;
+  }
+
+  #loosenCut(step, oldLength) {
+    const { theirs } = this.#pathsOf(step);
+    if (!existsSync(theirs)) return;
+    const { lengthBytes, clusterBytes, hasDataFile } = headerOf(theirs);
+    const isCut = [oldLength, lengthBytes].some((length) => length % clusterBytes !== 0);
+    if (isCut) this.loose.afterCut(`@${basename(theirs)}`, hasDataFile);
   }
 
   /**
@@ -264,7 +276,8 @@ export class TwinPair {
       if (status !== 0) this.#goOnFrom(this.ours, this.theirs);
     }
     if (words[0] !== "convert") return;
-    for (const name of ["x.qcow2", "x.raw", "x.data"]) {
+    const left = this.#isDataAdopted ? [] : ["x.data"];
+    for (const name of ["x.qcow2", "x.raw", ...left]) {
       for (const path of Object.values(this.paths(name))) rmSync(path, { force: true });
     }
   }
