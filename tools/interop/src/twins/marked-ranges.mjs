@@ -30,6 +30,18 @@ export class MarkedRanges {
       this.#ranges.get(key)?.push(...(this.#ranges.get(`${image} ${source}`) ?? []));
   }
 
+  /** The disk ends here now: what lay behind is no longer noted, should it come back. */
+  cut(image, end) {
+    for (const [key, ranges] of this.#ranges) {
+      if (!key.startsWith(`${image} `)) continue;
+      const left = ranges.filter(({ start }) => start < end);
+      this.#ranges.set(
+        key,
+        left.map((range) => ({ start: range.start, end: Math.min(range.end, end) })),
+      );
+    }
+  }
+
   /** Another file took the image's place. */
   forget(image) {
     for (const key of this.#ranges.keys())

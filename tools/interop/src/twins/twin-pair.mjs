@@ -207,7 +207,7 @@ export class TwinPair {
     const mayBeStale = words[0] === "resize" && words.some((word) => word.startsWith("--prealloc"));
     if (mayBeStale && ours.status === 0) this.#goOnFrom(this.ours, this.theirs);
     else if (words[0] === "resize") await this.#clearStale(step, oldLength);
-    if (words[0] === "resize") this.#loosenCut(step, oldLength);
+    if (words[0] === "resize") this.#afterResize(step, oldLength);
     if (kept !== undefined && ours.status === 0) await this.#afterOldRebase(step, kept);
     if (words[0] === "commit" && words.includes("-b")) await this.#afterCommitPast(words);
     if (words[0] === "measure") this.#compareMeasures(ours.stdout, theirs.stdout);
@@ -253,12 +253,14 @@ export class TwinPair {
     return existsSync(theirs) ? headerOf(theirs).lengthBytes : 0;
   }
 
-  #loosenCut(step, oldLength) {
+  #afterResize(step, oldLength) {
     const { theirs } = this.#pathsOf(step);
     if (!existsSync(theirs)) return;
+    const image = `@${basename(theirs)}`;
     const { lengthBytes, clusterBytes, hasDataFile } = headerOf(theirs);
+    this.marked.cut(image, lengthBytes);
     const isCut = [oldLength, lengthBytes].some((length) => length % clusterBytes !== 0);
-    if (isCut) this.loose.afterCut(`@${basename(theirs)}`, hasDataFile);
+    if (isCut) this.loose.afterCut(image, hasDataFile);
   }
 
   /**
