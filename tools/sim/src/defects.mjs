@@ -329,7 +329,7 @@ export const DEFECTS = {
     what: "a header of several sectors is written at once",
     mode: "upkeep-crashes",
     seeds: 60,
-    module: "@blocklayer/qcow2/header/replace.js",
+    module: "@blocklayer/qcow2/header/replace-steps.js",
     find: "    if (whole.length <= SECTOR_SIZE_BYTES)",
     put: "    if (whole.length > 0)",
   },

@@ -20,7 +20,7 @@ test("saved seeds of crashes must hold", async () => {
   expect(totals.states).toBeGreaterThan(50 * list.length);
 });
 
-test.each(["upkeep-schedules", "upkeep-crashes"] as const)(
+test.each(["upkeep-schedules", "upkeep-crashes", "service-crashes"] as const)(
   "saved seeds of %s must hold",
   async (mode) => {
     const list = savedSeeds(mode);

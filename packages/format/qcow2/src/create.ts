@@ -79,7 +79,7 @@ export async function createQcow2(context: CreateContext): Promise<void> {
 }
 
 /**
- * Makes the data file as long as the disk. One that is to be valid as a raw image has every cluster named from
+ * Makes the data file as long as the disk, durably: an image that looks whole has it. One that is to be valid as a raw image has every cluster named from
  * the start: what is written into it directly is then seen through the image as well. In another one, clusters that
  * are set aside read as zeroes.
  */
@@ -92,17 +92,16 @@ async function prepareDataFile(
     const message = `nobody made the external data file '${dataFilename}' of the new image`;
     throw new BlockError("EINVAL", message, { op: "create", node: file.nodeName });
   }
+  const io = signal === undefined ? {} : { signal };
   const image = await openNew(file, header, dataFile);
   const { virtualSize, clusterSize } = image.geometry;
   const isNamed = dataFileRaw !== true && preallocation !== "off";
   if (isNamed) await image.externalData?.clearPast(0, virtualSize, clusterSize, preallocation);
   await image.externalData?.resize(virtualSize, preallocation);
   if (dataFileRaw === true) await nameClusters(image, 0, virtualSize);
-  else if (isNamed) {
-    const io = signal === undefined ? {} : { signal };
-    await preallocate(image, 0, virtualSize, preallocation, io);
-  } else return;
+  else if (isNamed) await preallocate(image, 0, virtualSize, preallocation, io);
   await flushToOs(image);
+  await dataFile.flush(io);
 }
 
 /** Gives every cluster its place, in an image that has no magic yet. */

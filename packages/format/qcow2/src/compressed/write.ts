@@ -312,8 +312,8 @@ async function finish(
     for (const one of clusters) {
       await link(image, one);
       linked++;
+      if (one.compressed) image.counters.compressedWrites++;
     }
-    image.counters.compressedWrites += linked;
   } finally {
     await giveBack(image, clusters.slice(linked));
     await abandon(image, [pending]);
