@@ -42,7 +42,7 @@ const MAX_IMAGE_BYTES: number = 2 ** 20;
 const MAX_REPAIRED_BYTES: number = 64 * 2 ** 20;
 const TIMEOUT_MS = 60_000 + (ALL_RECORDS.length / STEP) * RUNS * 300;
 /** What keeps QEMU from opening an image that breaks no rule, or needs another file. */
-const NOT_FOR_QEMU = /backing|data-file|data\.raw|extra data is not supported|doesn't satisfy/;
+const NOT_FOR_QEMU = /backing|data-file|No such file|extra data is not supported|doesn't satisfy/;
 
 async function attempt(step: () => unknown): Promise<boolean> {
   try {
