@@ -13,7 +13,7 @@ import {
   readHeader,
 } from "../src/index.js";
 import { amendOptions } from "../src/amend/options.js";
-import { hasRawDataFile } from "../src/header/header.js";
+import { EXTENSION, hasRawDataFile } from "../src/header/header.js";
 
 const KIB = 1024;
 const SIZE = 64 * KIB;
@@ -64,6 +64,18 @@ describe("amend() of an image with an external data file", () => {
     expect(extensions.map(({ type }) => type)).toEqual(before.extensions.map(({ type }) => type));
     const { corruptions, leaks } = await checkQcow2(file, await readHeader(file));
     expect([corruptions, leaks]).toEqual([0, 0]);
+  });
+
+  test("must keep the bytes of a name that is no UTF-8", async () => {
+    const { image, dataFile } = await sample({});
+    const file = directChild(image);
+    const disk = await openQcow2({ file, dataFile });
+    await amend(disk, { data_file: "odd\udcff.data" });
+    await disk.close();
+    const { dataFilename, extensions } = await readHeader(file);
+    expect(dataFilename).toBe("odd\udcff.data");
+    const stored = extensions.find(({ type }) => type === EXTENSION.dataFile)?.data;
+    expect([...(stored ?? [])]).toEqual([...Buffer.from("odd\xff.data", "latin1")]);
   });
 
   test("data_file_raw=off must be kept to at once: a longer disk names nothing more", async () => {

@@ -16,12 +16,12 @@ import {
   alignUp,
   assert,
   BlockError,
+  encodeName,
   IoVector,
   type MaybePromise,
   SECTOR_SIZE_BYTES,
   viewOf,
   writeU64,
-  encodeName,
 } from "@blocklayer/bytes";
 import { extensionBytes } from "./extensions.js";
 import {
@@ -143,7 +143,7 @@ export function withBackingFile(
 
 /** The same header with another name for its external data file. */
 export function withDataFile(header: Qcow2Header, dataFilename: string): Qcow2Header {
-  const named = { type: EXTENSION.dataFile, data: new TextEncoder().encode(dataFilename) };
+  const named = { type: EXTENSION.dataFile, data: encodeName(dataFilename) };
   const isThere = header.extensions.some(({ type }) => type === EXTENSION.dataFile);
   const extensions = isThere
     ? header.extensions.map((one) => (one.type === EXTENSION.dataFile ? named : one))
