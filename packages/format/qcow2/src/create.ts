@@ -79,9 +79,9 @@ export async function createQcow2(context: CreateContext): Promise<void> {
 }
 
 /**
- * Makes the data file as long as the disk, durably: an image that looks whole has it. One that is to be valid as a raw image has every cluster named from
- * the start: what is written into it directly is then seen through the image as well. In another one, clusters that
- * are set aside read as zeroes.
+ * Makes the data file as long as the disk, durably: an image that looks whole has it. One that is to be valid as a raw
+ * image has every cluster named from the start: what is written into it directly is then seen through the image as well.
+ * In another one, clusters that are set aside read as zeroes.
  */
 async function prepareDataFile(
   { file, dataFile, signal }: CreateContext,

@@ -13,13 +13,13 @@
  * The common path costs an insertion in a list and its removal: requests are pooled, with their two callbacks.
  */
 import {
+  type AbortListener,
   assert,
   type BlockError,
-  type MaybePromise,
-  rangesOverlap,
-  type AbortListener,
   ignoreAbort,
   listenForAbort,
+  type MaybePromise,
+  rangesOverlap,
 } from "@blocklayer/bytes";
 import { abortedError } from "./request-checks.js";
 

@@ -19,7 +19,7 @@
  *
  * Source: the qcow2 specification, "Bitmaps"; QEMU's docs/interop/bitmaps.rst.
  */
-import { BlockError, CorruptImageError, MiB, decodeName } from "@blocklayer/bytes";
+import { BlockError, CorruptImageError, decodeName, MiB } from "@blocklayer/bytes";
 import type { Qcow2Image } from "../image.js";
 import { OVERLAP } from "../refcount/overlap.js";
 import { type BitmapsExtension, bitmapsExtensionIn } from "../header/extensions.js";

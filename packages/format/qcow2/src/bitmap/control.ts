@@ -11,7 +11,7 @@ import type {
   DirtyBitmapOptions,
   DirtyRange,
 } from "@blocklayer/block-api";
-import { BlockError, exactLog2, isPowerOfTwo, encodeName } from "@blocklayer/bytes";
+import { BlockError, encodeName, exactLog2, isPowerOfTwo } from "@blocklayer/bytes";
 import { MAX_BITMAPS } from "../header/extensions.js";
 import type { Qcow2Image } from "../image.js";
 import type { Bitmap, ImageBitmaps } from "./bitmaps.js";

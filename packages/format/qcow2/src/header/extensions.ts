@@ -9,7 +9,7 @@
  *
  * Source: the qcow2 specification, "Header extensions", "Feature name table", "Bitmaps extension".
  */
-import { CorruptImageError, hex, readU64, viewOf, decodeName } from "@blocklayer/bytes";
+import { CorruptImageError, decodeName, hex, readU64, viewOf } from "@blocklayer/bytes";
 import {
   EXTENSION,
   type FeatureName,

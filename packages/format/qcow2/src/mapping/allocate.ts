@@ -11,7 +11,6 @@
  * 2. Each allocation of a chunk lies in one L2 slice.
  * 3. A write gives data to the subclusters that it touches, and to those between them and others with data
  *    where a new cluster takes the place of an old one. The rest of a cluster stays unallocated, or zero.
- *
  * 4. Where all that is needed is in memory, nothing waits a turn: the lock is held the shorter.
  *
  * Locking: the image lock is held throughout.

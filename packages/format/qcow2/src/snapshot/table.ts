@@ -14,7 +14,7 @@
  * Source: the qcow2 specification, "Snapshots".
  */
 import type { InternalSnapshot } from "@blocklayer/block-api";
-import { alignUp, viewOf, writeU64, encodeName } from "@blocklayer/bytes";
+import { alignUp, encodeName, viewOf, writeU64 } from "@blocklayer/bytes";
 import { MAX_SNAPSHOTS, SNAPSHOT_HEADER_BYTES } from "../geometry.js";
 import { decodeText } from "../header/extensions.js";
 import type { Qcow2Header } from "../header/header.js";

@@ -1,5 +1,5 @@
 /** At most so many bytes a second, by letting each writer wait for its turn. */
-import { BlockError, type AbortListener, ignoreAbort, listenForAbort } from "@blocklayer/bytes";
+import { type AbortListener, BlockError, ignoreAbort, listenForAbort } from "@blocklayer/bytes";
 
 /** Waits shorter than this are not worth a timer; they are made up for later. */
 const SHORTEST_WAIT_MS = 5;
